@@ -1,0 +1,64 @@
+"""gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
+
+from gaitzoo import losses, metrics
+from gaitzoo._base import GaitModel
+from gaitzoo._checkpoint import load_checkpoint
+from gaitzoo._embed import embed
+from gaitzoo._factory import create_model
+from gaitzoo._registry import (
+    PretrainedCfg,
+    PretrainedNotAvailable,
+    is_model,
+    list_models,
+    list_tags,
+    model_info,
+    register_model,
+)
+from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
+from gaitzoo.files import find_sequences, load_silhouettes
+from gaitzoo.layers import (
+    GeMHPP,
+    HorizontalPyramidPooling,
+    LocalTemporalAggregation,
+    PartBNNeck,
+    PartLinear,
+    SharedBNNeck,
+    TemporalMax,
+)
+from gaitzoo.outputs import GaitOutput
+from gaitzoo.preprocess import create_transform, normalize_silhouettes
+from gaitzoo.sequence import pad_sequences
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "DAM",
+    "DyGait",
+    "DyGaitBlock",
+    "GaitModel",
+    "GaitOutput",
+    "GeMHPP",
+    "HorizontalPyramidPooling",
+    "LocalTemporalAggregation",
+    "PartBNNeck",
+    "PartLinear",
+    "PretrainedCfg",
+    "PretrainedNotAvailable",
+    "SharedBNNeck",
+    "TemporalMax",
+    "create_model",
+    "create_transform",
+    "embed",
+    "find_sequences",
+    "is_model",
+    "list_models",
+    "list_tags",
+    "load_checkpoint",
+    "load_silhouettes",
+    "losses",
+    "metrics",
+    "model_info",
+    "normalize_silhouettes",
+    "pad_sequences",
+    "register_model",
+]

@@ -1,0 +1,439 @@
+"""DyGait: exploiting dynamic representations for high-performance gait recognition (ICCV 2023).
+
+Paper: https://arxiv.org/abs/2303.14953. Authors' code: https://github.com/M-Candy77/DyGait
+(no licence file, academic use only; nothing of it is contained here).
+
+Differences from upstream:
+
+- The authors' block adds its input to its output even where the width changes, which cannot run.
+  ``shortcut="projection"`` puts a 1x1x1 convolution there (an inference from unused parts of
+  their model file), ``shortcut="authors"`` leaves the addition out and has exactly their keys.
+- Both of their networks can be built: the deep one (GREW, OU-MVLP, Gait3D) and the shallow one
+  (CASIA-B), whose order of layers follows the paper's figure (inferred).
+- The heads of CASIA-B and OU-MVLP are not in the released configuration; ``"gaitgl"`` is inferred
+  from a deleted one. The order of batch-norm statistics, ``bn_order="part"``, is inferred too.
+- Means and maxima over time see the valid frames of each sequence only, so padded batches give
+  the numbers of single sequences.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gaitzoo._base import GaitModel, init_weights
+from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
+from gaitzoo.layers import (
+    GeMHPP,
+    LocalTemporalAggregation,
+    PartBNNeck,
+    PartLinear,
+    SharedBNNeck,
+    TemporalMax,
+)
+from gaitzoo.outputs import GaitOutput
+from gaitzoo.sequence import mask_fill, masked_mean, repeat_short
+
+__all__ = ["DAM", "DyGait", "DyGaitBlock", "convert_checkpoint", "dygait", "dygait_tiny"]
+
+# What stands where in the two networks; widths come from `channels`.
+_NETWORKS = {
+    "deep": ("block", "pool", "block", "aggregate", "block", "pool", "block", "block"),
+    "shallow": ("stem", "aggregate", "block", "pool", "block", "block"),
+}
+
+
+class DAM(nn.Module):
+    """Dynamic augmentation: what moves is convolved apart from the whole and added to it.
+
+    The dynamic branch sees each frame minus the sequence's mean over time (the "template"), the
+    static branch sees the frames themselves: ``ReLU(dynamic(x - mean(x)) + static(x))``.
+
+    Source: DyGait (https://arxiv.org/abs/2303.14953), dynamic augmentation module; the ReLU on the
+    sum is the authors' code. Differs from upstream: padded frames take no part in the mean.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        static_kernel_size: Kernel of the static branch, (time, height, width), all odd. The
+            authors use (1, 3, 3) in the first stage of a block and (3, 3, 3) in the second.
+
+    Shapes:
+        x: ``[N, C_in, T, H, W]``, any real values.
+        lengths: ``[N]`` int64, valid frames per sequence; ``None`` means all ``T``.
+        returns: ``[N, C_out, T, H, W]``; frames at or past ``lengths`` are zero.
+
+    Raises:
+        ValueError: If a kernel size is even.
+
+    Example:
+        >>> DAM(1, 8)(torch.rand(2, 1, 9, 16, 11)).shape
+        torch.Size([2, 8, 9, 16, 11])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        static_kernel_size: tuple[int, int, int] = (1, 3, 3),
+    ) -> None:
+        super().__init__()
+        self.dynamic = _conv(in_channels, out_channels, (3, 3, 3))
+        self.static = _conv(in_channels, out_channels, static_kernel_size)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the augmented features."""
+        x = mask_fill(x, lengths)
+        moving = mask_fill(x - masked_mean(x, lengths), lengths)
+        return mask_fill(F.relu(self.dynamic(moving) + self.static(x)), lengths)
+
+
+class DyGaitStage(nn.Module):
+    """A dynamic augmentation module beside a plain 3x3x3 convolution; their ReLUs are added.
+
+    Source: DyGait (https://arxiv.org/abs/2303.14953), Fig. 2; shapes as for :class:`DAM`.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        static_kernel_size: As for :class:`DAM`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, static_kernel_size: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.parallel = _conv(in_channels, out_channels, (3, 3, 3))
+        self.dam = DAM(in_channels, out_channels, static_kernel_size)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the sum of both branches."""
+        x = mask_fill(x, lengths)
+        return mask_fill(F.relu(self.parallel(x)), lengths) + self.dam(x, lengths)
+
+
+class DyGaitBlock(nn.Module):
+    """Two stages and a residual; no activation after the addition.
+
+    Source: the authors' code; the paper's figure has one stage and no residual. Where the
+    authors' addition is not defined, see ``shortcut``.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        shortcut: What is added where the width changes from more than one channel:
+            ``"projection"`` = a bias-free 1x1x1 convolution of the input (inferred),
+            ``"authors"`` = nothing. One channel is broadcast, equal widths are added as they are.
+        single_stage: One stage instead of two, as the paper's figure.
+
+    Shapes:
+        x: ``[N, C_in, T, H, W]``, any real values.
+        lengths: ``[N]`` int64; ``None`` means all ``T``.
+        returns: ``[N, C_out, T, H, W]``; frames at or past ``lengths`` are zero.
+
+    Raises:
+        ValueError: If ``shortcut`` is unknown.
+
+    Example:
+        >>> DyGaitBlock(4, 8)(torch.rand(2, 4, 9, 16, 11)).shape
+        torch.Size([2, 8, 9, 16, 11])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        shortcut: str = "projection",
+        single_stage: bool = False,
+    ) -> None:
+        super().__init__()
+        if shortcut not in ("projection", "authors"):
+            raise ValueError(f'expected shortcut "projection" or "authors", got {shortcut!r}')
+        self.stage1 = DyGaitStage(in_channels, out_channels, (1, 3, 3))
+        self.stage2 = None if single_stage else DyGaitStage(out_channels, out_channels, (3, 3, 3))
+        self.adds_input = in_channels in (1, out_channels)
+        self.shortcut = (
+            nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
+            if shortcut == "projection" and not self.adds_input
+            else None
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the features plus the residual."""
+        x = mask_fill(x, lengths)
+        y = self.stage1(x, lengths)
+        if self.stage2 is not None:
+            y = self.stage2(y, lengths)
+        if self.adds_input:
+            return y + x
+        return y if self.shortcut is None else y + self.shortcut(x)
+
+
+class _Stem(nn.Module):
+    """A 3x3x3 convolution and LeakyReLU in front of the shallow network."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(in_channels, out_channels, (3, 3, 3))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return mask_fill(F.leaky_relu(self.conv(x), 0.01), lengths)
+
+
+class DyGait(GaitModel):
+    """DyGait: 3-D convolutions that see what moves, pooled over time and body parts.
+
+    Source: https://arxiv.org/abs/2303.14953; what differs is listed at the top of this file.
+    Embeddings are the part vectors before the batch-norm neck, except with ``head="gaitgl"``,
+    where they come after it. Batch norm sits in the head only. Batches of different lengths may
+    be padded in training too: no statistic ever sees the padding.
+
+    Args:
+        num_classes: Training identities, 0 = no classifier.
+        in_channels: Channels of the input; other than one for other modalities.
+        network: ``"shallow"`` (stem and three blocks, for CASIA-B) or ``"deep"`` (five blocks).
+        channels: Widths: three for the shallow network, four for the deep one.
+        part_bins: Numbers of horizontal bands; each must divide the last map's height (half of
+            the input's for the shallow network, a quarter for the deep one).
+        shortcut: ``"projection"`` or ``"authors"``, see :class:`DyGaitBlock`.
+        single_stage: One stage per block, as the paper's figure, instead of two.
+        head: ``"bnneck"`` (:class:`PartBNNeck`) or ``"gaitgl"`` (:class:`SharedBNNeck`).
+        bn_order: Order of the statistics of ``head="bnneck"``; ``"part"`` in the authors' files
+            (inferred), ``"channel"`` in those of later frameworks.
+
+    Raises:
+        ValueError: If an argument has none of the values named here.
+
+    Example:
+        >>> model = DyGait(num_classes=0, channels=(4, 8, 8)).eval()
+        >>> model(torch.rand(2, 9, 64, 44), lengths=torch.tensor([9, 5])).embeddings.shape
+        torch.Size([2, 32, 8])
+    """
+
+    architecture = "dygait"
+    min_frames = 3
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 74,
+        in_channels: int = 1,
+        network: str = "shallow",
+        channels: tuple[int, ...] = (32, 64, 128),
+        part_bins: tuple[int, ...] = (32,),
+        shortcut: str = "projection",
+        single_stage: bool = False,
+        head: str = "gaitgl",
+        bn_order: str = "part",
+    ) -> None:
+        super().__init__(embedding="after_bn" if head == "gaitgl" else "before_bn")
+        if network not in _NETWORKS:
+            raise ValueError(f'expected network "deep" or "shallow", got {network!r}')
+        if len(channels) != (4 if network == "deep" else 3):
+            raise ValueError(
+                "expected 4 channels for the deep network and 3 for the shallow one, got "
+                f"{tuple(channels)} for network={network!r}"
+            )
+        if head not in ("bnneck", "gaitgl"):
+            raise ValueError(f'expected head "bnneck" or "gaitgl", got {head!r}')
+        if network == "deep":
+            block_widths = (in_channels, *channels, channels[-1])
+            aggregated = channels[1]
+        else:
+            block_widths = (*channels, channels[-1])
+            aggregated = channels[0]
+        self.in_channels = in_channels
+        self.order = _NETWORKS[network]
+        self.head = head
+        self.stem = _Stem(in_channels, channels[0]) if network == "shallow" else None
+        self.aggregation = LocalTemporalAggregation(aggregated, aggregated)
+        self.blocks = nn.ModuleList(
+            DyGaitBlock(before, after, shortcut, single_stage)
+            for before, after in zip(block_widths, block_widths[1:], strict=False)
+        )
+        self.spatial_pool = nn.MaxPool3d(kernel_size=(1, 2, 2))
+        self.temporal_pool = TemporalMax()
+        self.part_pool = GeMHPP(tuple(part_bins))
+        self.num_parts = self.part_pool.num_parts
+        self.num_features = channels[-1]
+        self.part_fc = PartLinear(self.num_parts, self.num_features, self.num_features)
+        self.neck: PartBNNeck | SharedBNNeck = (
+            PartBNNeck(self.num_parts, self.num_features, num_classes, bn_order)
+            if head == "bnneck"
+            else SharedBNNeck(self.num_parts, self.num_features, num_classes)
+        )
+        init_weights(self)
+
+    def forward_features(
+        self, silhouettes: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the map before temporal pooling and its valid frames (a third of the input's).
+
+        Sequences of one or two frames are played until they have three or four.
+        """
+        x, lengths = self._prepare(silhouettes, lengths)
+        x, lengths = repeat_short(x, lengths, self.min_frames)
+        blocks = iter(self.blocks)
+        for step in self.order:
+            if step == "pool":
+                x = self.spatial_pool(x)
+            elif step == "aggregate":
+                x = self._run(self.aggregation, x, lengths)
+                lengths = None if lengths is None else self.aggregation.out_lengths(lengths)
+            else:
+                block = self.stem if step == "stem" else next(blocks)
+                assert block is not None
+                x = self._run(block, x, lengths)
+        return x, lengths
+
+    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Pools over time and bands and embeds every part."""
+        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
+        after_bn, logits = self.neck(parts)
+        embeddings = after_bn if self.head == "gaitgl" else parts
+        return GaitOutput(embeddings=embeddings, logits=logits)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: tuple[int, int, int]) -> nn.Conv3d:
+    """A bias-free convolution that keeps time and space as they are."""
+    if any(size % 2 == 0 for size in kernel_size):
+        raise ValueError(f"expected odd kernel sizes (time, height, width), got {kernel_size}")
+    padding = tuple(size // 2 for size in kernel_size)
+    return nn.Conv3d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+
+
+_BLOCK_NAMES = {f"conv3d{i}": i for i in range(5)} | {"GLConvA0": 0, "GLConvA1": 1, "GLConvB2": 2}
+_CONV_NAMES = {"g": "parallel", "d": "dam.dynamic", "s": "dam.static"}
+_OTHER_NAMES = {
+    "conv3d.0.conv3d.weight": "stem.conv.weight",
+    "LTA.0.conv3d.weight": "aggregation.conv.weight",
+    "HPP.p": "part_pool.p",
+    "Head0.fc_bin": "part_fc.weight",
+    "BNNecks.fc_bin": "neck.classifier.weight",
+    "Head1.fc_bin": "neck.classifier.weight",
+}
+
+
+def convert_checkpoint(state_dict: StateDict) -> StateDict:
+    """Renames the authors' parameters to ours.
+
+    The order of batch-norm statistics is left as it is: build the model with the ``bn_order`` of
+    the file.
+
+    Args:
+        state_dict: Parameters under the authors' names, without a ``module.`` prefix.
+
+    Returns:
+        The same tensors under this model's names.
+
+    Raises:
+        UnknownKeysError: If a name is not DyGait's.
+    """
+    return rename_keys(state_dict, _new_key, "DyGait")
+
+
+def _new_key(key: str) -> str | None:
+    if key in _OTHER_NAMES:
+        return _OTHER_NAMES[key]
+    first, _, rest = key.partition(".")
+    if first == "Bn" or key.startswith("BNNecks.bn1d."):
+        return f"neck.bn.{key.rpartition('.')[2]}"
+    if first not in _BLOCK_NAMES:
+        return None
+    block = f"blocks.{_BLOCK_NAMES[first]}"
+    if rest == "shortcut.weight":
+        return f"{block}.shortcut.weight"
+    name = rest.removesuffix(".weight")
+    # conv1g ... conv2s: the stage, then which of its three convolutions.
+    if len(name) == 6 and name[:4] == "conv" and name[4] in "12" and name[5] in _CONV_NAMES:
+        return f"{block}.stage{name[4]}.{_CONV_NAMES[name[5]]}.weight"
+    return None
+
+
+def _cfg(**fields: object) -> PretrainedCfg:
+    return PretrainedCfg(
+        license="none stated; the authors' repository allows academic use only",
+        paper="https://arxiv.org/abs/2303.14953",
+        origin="https://github.com/M-Candy77/DyGait",
+        unavailable=(
+            "the authors of DyGait have published no weights. Train the model yourself, or load "
+            "a file that you have with checkpoint_path=..."
+        ),
+        **fields,  # pyright: ignore[reportArgumentType]
+    )
+
+
+_CFGS = {
+    "casiab": _cfg(
+        num_classes=74,
+        embedding="after_bn",
+        metrics={
+            "rank1": 98.4,
+            "protocol": "CASIA-B, normal walking, identical views excluded (presumably)",
+        },
+        notes="The order of layers and the head are inferred, see the top of dygait.py.",
+    ),
+    "oumvlp": _cfg(
+        num_classes=5153,
+        embedding="after_bn",
+        model_args={
+            "network": "deep",
+            "channels": (32, 64, 128, 256),
+            "part_bins": (16, 8, 4, 2, 1),
+        },
+        metrics={
+            "rank1": 98.3,
+            "protocol": "OU-MVLP, identical views excluded, probes without gallery excluded "
+            "(inferred)",
+        },
+        notes="The head is inferred, see the top of dygait.py.",
+    ),
+    "grew": _cfg(
+        num_classes=20000,
+        model_args={
+            "network": "deep",
+            "channels": (64, 128, 256, 512),
+            "part_bins": (16, 8, 4, 2, 1),
+            "head": "bnneck",
+        },
+        metrics={"rank1": 71.4, "rank5": 83.2, "protocol": "GREW test set, scored by its server"},
+    ),
+    "gait3d": _cfg(
+        num_classes=3000,
+        input_size=(128, 88),
+        model_args={
+            "network": "deep",
+            "channels": (64, 128, 256, 512),
+            "part_bins": (32,),
+            "head": "bnneck",
+        },
+        metrics={
+            "rank1": 66.3,
+            "rank5": 80.8,
+            "mAP": 56.4,
+            "mINP": 37.3,
+            "protocol": "Gait3D probe list against the rest",
+        },
+    ),
+}
+
+
+@register_model(_CFGS, convert=convert_checkpoint)
+def dygait(**model_args: object) -> DyGait:
+    """DyGait; tags: ``casiab`` (default), ``oumvlp``, ``grew``, ``gait3d``.
+
+    Args:
+        **model_args: Arguments of :class:`DyGait`.
+    """
+    return DyGait(**model_args)  # pyright: ignore[reportArgumentType]
+
+
+_TINY_ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}
+
+
+@register_model(
+    {"test": _cfg(num_classes=5, model_args=_TINY_ARGS, embedding="after_bn", input_size=(16, 12))}
+)
+def dygait_tiny(**model_args: object) -> DyGait:
+    """A very small DyGait for tests; same arguments as :func:`dygait`."""
+    return DyGait(**model_args)  # pyright: ignore[reportArgumentType]

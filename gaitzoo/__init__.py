@@ -14,6 +14,7 @@ from gaitzoo._registry import (
     model_info,
     register_model,
 )
+from gaitzoo.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
 from gaitzoo.files import find_sequences, load_silhouettes
 from gaitzoo.layers import (
@@ -27,14 +28,24 @@ from gaitzoo.layers import (
 )
 from gaitzoo.outputs import GaitOutput
 from gaitzoo.preprocess import create_transform, normalize_silhouettes
+from gaitzoo.resblocks import (
+    FrameWise,
+    ResidualBackbone,
+    ResidualBlock2d,
+    ResidualBlock3d,
+    ResidualBlockP3d,
+)
 from gaitzoo.sequence import pad_sequences
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "DAM",
+    "DeepGaitV2",
     "DyGait",
     "DyGaitBlock",
+    "FrameWise",
+    "GaitBase",
     "GaitModel",
     "GaitOutput",
     "GeMHPP",
@@ -44,6 +55,10 @@ __all__ = [
     "PartLinear",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "ResidualBackbone",
+    "ResidualBlock2d",
+    "ResidualBlock3d",
+    "ResidualBlockP3d",
     "SharedBNNeck",
     "TemporalMax",
     "create_model",

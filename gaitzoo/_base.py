@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn, uint8
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from gaitzoo._checks import check_lengths, check_silhouettes, check_values
@@ -109,9 +109,7 @@ class GaitModel(nn.Module):
         features, lengths = self.forward_features(silhouettes, lengths)
         return self.forward_head(features, lengths)
 
-    def _prepare(
-        self, silhouettes: Tensor, lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _prepare(self, silhouettes: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Checks a batch and gives it as masked floats ``[N, C, T, H, W]`` in the value range."""
         check_silhouettes(silhouettes, self.in_channels)
         x = silhouettes.unsqueeze(1) if silhouettes.ndim == 4 else silhouettes
@@ -119,7 +117,7 @@ class GaitModel(nn.Module):
             lengths = check_lengths(lengths, x.shape[0], x.shape[2]).to(x.device)
         x = mask_fill(x, lengths)
         weight = next(self.parameters())
-        if x.dtype == torch.uint8:
+        if x.dtype == uint8:
             return x.to(weight.dtype) / 255, lengths
         check_values(x, *self.pretrained_cfg.value_range)
         # Autocast brings the input to its own type, where it is on.
@@ -127,8 +125,8 @@ class GaitModel(nn.Module):
 
     def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
         """Calls a block, recomputing it in the backward pass if that was asked for."""
-        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
+        if self.grad_checkpointing and self.training and is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
     def save_pretrained(

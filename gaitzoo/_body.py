@@ -1,8 +1,9 @@
 """Who walks and how: identities and the 3-D joints of a walking person.
 
-Axes of the walker: X forward, Y to the person's left, Z up; metres; Z = 0 is the ground. Arrays with a side axis hold
-the left side first. The joint-angle curves are rounded from the normative adult curves that textbooks print (for instance
-Winter, "Biomechanics and Motor Control of Human Movement"); each identity scales, shifts and times them its own way.
+Axes of the walker: X forward, Y to the person's left, Z up; metres; Z = 0 is the ground. Arrays
+with a side axis hold the left side first. The joint-angle curves are rounded from the normative
+adult curves that textbooks print (for instance Winter, "Biomechanics and Motor Control of Human
+Movement"); each identity scales, shifts and times them its own way.
 """
 
 from __future__ import annotations
@@ -17,27 +18,88 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SIDES = np.array([1.0, -1.0])  # left, right, as the sign of Y
-HEAD_HEIGHT = 0.132  # chin to crown, fraction of stature
+HEAD_HEIGHT = 0.138  # chin to crown, fraction of stature
 
 # One gait cycle in steps of 5 %, from heel strike to heel strike, in degrees.
-_HIP_FLEXION = (26, 25, 21.5, 17, 12, 7.5, 3, -1, -5, -8.5, -11, -10.5, -5.5, 2.5, 11, 18.5, 24, 27, 28, 27)
-_KNEE_FLEXION = (5, 10, 15.5, 17, 15, 11.5, 8.5, 6.5, 6, 8, 13, 22, 35, 48.5, 58, 60, 53, 38, 19.5, 6.5)
-_ANKLE_DORSIFLEXION = (0, -4.5, -3, 0.5, 3, 5, 6.5, 8, 9, 9, 6, -2, -13, -18, -12.5, -5.5, -1.5, 0.5, 1.5, 1)
+_HIP_FLEXION = (
+    26,
+    25,
+    21.5,
+    17,
+    12,
+    7.5,
+    3,
+    -1,
+    -5,
+    -8.5,
+    -11,
+    -10.5,
+    -5.5,
+    2.5,
+    11,
+    18.5,
+    24,
+    27,
+    28,
+    27,
+)
+_KNEE_FLEXION = (
+    5,
+    10,
+    15.5,
+    17,
+    15,
+    11.5,
+    8.5,
+    6.5,
+    6,
+    8,
+    13,
+    22,
+    35,
+    48.5,
+    58,
+    60,
+    53,
+    38,
+    19.5,
+    6.5,
+)
+_ANKLE_DORSIFLEXION = (
+    0,
+    -4.5,
+    -3,
+    0.5,
+    3,
+    5,
+    6.5,
+    8,
+    9,
+    9,
+    6,
+    -2,
+    -13,
+    -18,
+    -12.5,
+    -5.5,
+    -1.5,
+    0.5,
+    1.5,
+    1,
+)
 
 
 def _trait(default: float, low: float, high: float, *, style: float = 0.0) -> float:
     """A field of :class:`Identity`: its default, its range, and how much of the range varies between two walks."""
-    return dataclasses.field(
-        default=default, metadata={"low": low, "high": high, "style": style}
-    )
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "style": style})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """Body proportions and gait of one person; ``Identity()`` is an average adult.
 
-    Lengths marked "of stature" are fractions of ``stature``. Each field has a range, checked on construction, from which
-    :func:`sample_identity` draws uniformly.
+    Lengths marked "of stature" are fractions of ``stature``. Each field has a range, checked on
+    construction, from which :func:`sample_identity` draws uniformly.
 
     Attributes:
         stature: Height of the standing person, metres, 1.5 to 1.95.
@@ -60,22 +122,23 @@ class Identity:
         stride: Amplitude of the hip's swing relative to the average, 0.75 to 1.2.
         knee_lift: Amplitude of the knee's flexion relative to the average, 0.8 to 1.2.
         knee_bend: Flexion that the knees never lose, degrees, 0 to 14.
-        arm_swing: Half of the range of the shoulder's swing, degrees, 4 to 36.
+        arm_swing: Half of the range of the shoulder's swing, degrees, 4 to 32.
         arm_forward: Mean forward angle of the upper arms, degrees, -12 to 8.
-        elbow_bend: Mean flexion of the elbows, degrees, 8 to 48.
-        elbow_swing: Half of the range of the elbow's flexion, degrees, 0 to 20.
+        elbow_bend: Mean flexion of the elbows, degrees, 8 to 40.
+        elbow_swing: Half of the range of the elbow's flexion, degrees, 0 to 16.
         arm_spread: How far the arms are held away from the trunk, degrees, 1 to 15.
         lean: Forward lean of the trunk, degrees, -3 to 11.
         slouch: How far the shoulders are bent forward, fraction of the trunk's length, 0 to 0.16.
         head_forward: How far the head is carried in front of the neck, of stature, -0.005 to 0.035.
         sway: Amplitude of the pelvis's sideways motion, of stature, 0.003 to 0.028.
-        bounce: Amplitude of the trunk's vertical motion beyond what the legs cause, of stature, 0 to 0.012.
+        bounce: Amplitude of the trunk's vertical motion beyond what the legs cause, of stature, 0
+            to 0.012.
         step_width: Distance between the lines of the two ankles, of stature, 0.02 to 0.11.
         toe_out: Outward turn of the feet, degrees, -6 to 22.
         pelvis_twist: Amplitude of the pelvis's turn, degrees, 1 to 11.
         shoulder_twist: Amplitude of the shoulders' turn, degrees, 1 to 14.
         leg_asymmetry: Left leg's amplitude minus right leg's, relative, -0.16 to 0.16.
-        arm_asymmetry: Left arm's amplitude minus right arm's, relative, -0.9 to 0.9.
+        arm_asymmetry: Left arm's amplitude minus right arm's, relative, -0.7 to 0.7.
         step_asymmetry: How late the right step comes, gait cycles, -0.03 to 0.03.
 
     Raises:
@@ -106,10 +169,10 @@ class Identity:
     stride: float = _trait(1.0, 0.75, 1.2, style=0.05)
     knee_lift: float = _trait(1.0, 0.8, 1.2, style=0.06)
     knee_bend: float = _trait(4.0, 0.0, 14.0, style=0.05)
-    arm_swing: float = _trait(20.0, 4.0, 36.0, style=0.07)
+    arm_swing: float = _trait(18.0, 4.0, 32.0, style=0.07)
     arm_forward: float = _trait(-2.0, -12.0, 8.0, style=0.07)
-    elbow_bend: float = _trait(24.0, 8.0, 48.0, style=0.07)
-    elbow_swing: float = _trait(9.0, 0.0, 20.0, style=0.08)
+    elbow_bend: float = _trait(22.0, 8.0, 40.0, style=0.07)
+    elbow_swing: float = _trait(8.0, 0.0, 16.0, style=0.08)
     arm_spread: float = _trait(6.0, 1.0, 15.0, style=0.07)
     lean: float = _trait(4.0, -3.0, 11.0, style=0.06)
     slouch: float = _trait(0.05, 0.0, 0.16, style=0.05)
@@ -121,7 +184,7 @@ class Identity:
     pelvis_twist: float = _trait(5.0, 1.0, 11.0, style=0.06)
     shoulder_twist: float = _trait(6.0, 1.0, 14.0, style=0.06)
     leg_asymmetry: float = _trait(0.0, -0.16, 0.16, style=0.05)
-    arm_asymmetry: float = _trait(0.0, -0.9, 0.9, style=0.05)
+    arm_asymmetry: float = _trait(0.0, -0.7, 0.7, style=0.05)
     step_asymmetry: float = _trait(0.0, -0.03, 0.03, style=0.05)
 
     def __post_init__(self) -> None:
@@ -166,7 +229,9 @@ def sample_identity(seed: int) -> Identity:
 def check_seed(seed: int, name: str = "seed") -> None:
     """Refuse what is not a non-negative integer."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(seed).__name__}; pass e.g. {name}=0.")
+        raise TypeError(
+            f"{name} must be an integer, got {type(seed).__name__}; pass e.g. {name}=0."
+        )
     if seed < 0:
         raise ValueError(f"{name} must be 0 or more, got {seed}; pass e.g. {name}={-seed}.")
 
@@ -253,7 +318,8 @@ def pose(
         identity: The person.
         phase: ``[T]``, gait cycles; 0 is the left heel's strike.
         effort: Factor on the swing of legs and arms (fast walking is above 1).
-        arm_freedom: ``[2]``, factors in [0, 1] on the left and right arm's motion; ``None`` means free arms.
+        arm_freedom: ``[2]``, factors in [0, 1] on the left and right arm's motion; ``None`` means
+            free arms.
     """
     size = identity.stature
     freedom = np.ones(2) if arm_freedom is None else arm_freedom
@@ -284,7 +350,8 @@ def pose(
 
     pelvis = np.stack([np.zeros_like(sway), sway, np.zeros_like(sway)], axis=-1)
     hips = beside(pelvis, hip_half, yaw, roll)
-    # Swinging legs go round the standing one; the ankles keep to their lines while the pelvis sways.
+    # Swinging legs go round the standing one; the ankles keep to their lines while the pelvis
+    # sways.
     swinging = np.clip(np.sin(2 * math.pi * (phases - 0.55)), 0.0, 1.0)
     line = SIDES * (0.5 * identity.step_width * size + 0.012 * size * swinging)
     spread = np.arctan2(SIDES * (line - hips[..., 1]), thigh + shank)
@@ -299,8 +366,8 @@ def pose(
     rise[:, 2] = -np.min(np.stack(soles), axis=(0, 2))
 
     trunk, chin, crown = _trunk(identity, pelvis, cycle, roll)
-    upper = 0.93 * trunk[:, None]  # shoulders sit a little below the neck's base
-    centre = pelvis + upper[:, 0] + np.array([-0.004 * size, 0.0, 0.0])
+    upper = 0.83 * trunk[:, None]  # shoulders sit a little below the neck's base
+    centre = pelvis + upper[:, 0] + np.array([-0.006 * size, 0.0, 0.0])
     shoulders = beside(centre, 0.5 * identity.shoulder_width * size, shoulder_yaw, -0.4 * roll)
     swing = np.cos(2 * math.pi * (phases - 0.5) - 0.25) * math.sqrt(effort)
     swing = swing * (1 + 0.5 * SIDES * identity.arm_asymmetry) * freedom

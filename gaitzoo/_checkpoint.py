@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gaitzoo._base import GaitModel
 from gaitzoo._registry import (
     Architecture,
+    PretrainedCfg,
     StateDict,
     UnknownKeysError,
     all_architectures,
@@ -24,6 +26,21 @@ from gaitzoo._registry import (
 __all__ = ["load_checkpoint"]
 
 CLASSIFIER = "neck.classifier."
+
+# What torch's readers raise on damaged files, found by damaging files at random.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def load_checkpoint(model: GaitModel, path: str | Path) -> None:
@@ -46,11 +63,13 @@ def load_checkpoint(model: GaitModel, path: str | Path) -> None:
     load_into(model, state_dict, path)
 
 
-def read_state_dict(path: str | Path) -> StateDict:
+def read_state_dict(path: str | Path, num_classes: int | None = None) -> StateDict:
     """Reads parameters from a safetensors file or a pickle, running no code of the file.
 
     Args:
         path: The file.
+        num_classes: Classes that the model will have. A classifier in our layout with another
+            count is not read: it can be most of a file. ``None`` reads everything.
 
     Returns:
         Parameter name to tensor, without a ``module.`` prefix.
@@ -63,11 +82,71 @@ def read_state_dict(path: str | Path) -> StateDict:
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of weights, got {str(path)!r}, which is none")
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        return _parameters(read_safetensors(path, num_classes)[0], path)
     return _parameters(_unpickle(path), path)
+
+
+def read_safetensors(
+    path: Path, num_classes: int | None = None
+) -> tuple[StateDict, dict[str, str]]:
+    """Reads the tensors that a model needs, and the metadata, of a safetensors file.
+
+    Args:
+        path: The file.
+        num_classes: As for :func:`read_state_dict`.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            weight = f"{CLASSIFIER}weight"
+            if num_classes is not None and weight in keys:
+                shape = file.get_slice(weight).get_shape()
+                if not shape or shape[-1] != num_classes:
+                    keys = [key for key in keys if not key.startswith(CLASSIFIER)]
+            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); get it again"
+        ) from error
+
+
+def check_file(path: Path, cfg: PretrainedCfg) -> None:
+    """Checks that a file is the one that a cfg speaks of, before anything in it is read.
+
+    Args:
+        path: The file.
+        cfg: Says ``sha256`` and, perhaps, ``size``.
+
+    Raises:
+        ValueError: If size or hash differ, or the cfg has no hash.
+    """
+    if cfg.sha256 is None:
+        raise ValueError(
+            f"expected a sha256 in the cfg of {cfg.name}, got none; files of weights are only "
+            "read if they are known to be the right ones"
+        )
+    size = path.stat().st_size
+    advice = (
+        "It was not read. Delete it and try again; if that does not help, its publisher has "
+        "replaced it, and gaitzoo needs an update"
+    )
+    if cfg.size is not None and size != cfg.size:
+        raise ValueError(
+            f"expected {path} (weights of {cfg.name}) to have {cfg.size} bytes, got {size}. "
+            f"{advice}"
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != cfg.sha256.lower():
+        raise ValueError(
+            f"expected {path} (weights of {cfg.name}) to have the sha256 {cfg.sha256}, got "
+            f"{digest.hexdigest()}. {advice}"
+        )
 
 
 def _unpickle(path: Path) -> object:
@@ -81,7 +160,7 @@ def _unpickle(path: Path) -> object:
             f"refused to read {path}: it is damaged, no torch file, or holds objects other than "
             f"tensors and plain containers, which could run code ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is damaged or no torch file ({_first_line(error)}); get it again"
         ) from error
@@ -105,7 +184,23 @@ def _parameters(content: object, path: Path) -> StateDict:
             f"expected {path} to hold parameters (name to tensor), alone or under 'model' or "
             f"'state_dict', got {_describe(content)}"
         )
+    odd = [key for key, tensor in content.items() if not _is_plain(tensor)]
+    if odd:
+        raise ValueError(
+            f"expected plain dense tensors in {path}, got sparse, quantized, empty-handed or "
+            f"expanded ones: {', '.join(odd[:3])}"
+        )
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and has all its numbers in the file (a pickle may claim more)."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and tensor.untyped_storage().nbytes() >= tensor.nbytes
+    )
 
 
 def _describe(content: object) -> str:
@@ -130,8 +225,8 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
     try:
         if convert is not None:
             return convert(state_dict)
-    except UnknownKeysError as error:
-        if error.known > len(error.unknown):
+    except ValueError as error:
+        if isinstance(error, UnknownKeysError) and error.known > len(error.unknown):
             raise ValueError(
                 f"{path} looks like the authors' {architecture}, but {error}; is it a changed "
                 f"variant? {_owners(state_dict)}"
@@ -147,7 +242,7 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
 def num_classes_in(state_dict: StateDict) -> int:
     """Classes of a state dict in our layout, 0 = none."""
     weight = state_dict.get(f"{CLASSIFIER}weight")
-    return 0 if weight is None else weight.shape[-1]
+    return 0 if weight is None or weight.ndim == 0 else weight.shape[-1]
 
 
 def load_into(
@@ -170,18 +265,25 @@ def load_into(
         wanted = {k: v for k, v in wanted.items() if not k.startswith(CLASSIFIER)}
     missing = [key for key in wanted if key not in state_dict]
     extra = [key for key in state_dict if key not in wanted]
+    shared = [key for key in wanted if key in state_dict]
     misshapen = [
         f"{key} {list(state_dict[key].shape)} instead of {list(wanted[key].shape)}"
-        for key in wanted
-        if key in state_dict and state_dict[key].shape != wanted[key].shape
+        for key in shared
+        if state_dict[key].shape != wanted[key].shape
     ]
-    if missing or extra or misshapen:
+    mistyped = [
+        f"{key} {state_dict[key].dtype} instead of {wanted[key].dtype}"
+        for key in shared
+        if state_dict[key].dtype.is_floating_point != wanted[key].dtype.is_floating_point
+    ]
+    if missing or extra or misshapen or mistyped:
         problems = [
             f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
             for found, what in (
                 (missing, "missing"),
                 (extra, "left over"),
                 (misshapen, "of another shape"),
+                (mistyped, "of another kind of number"),
             )
             if found
         ]
@@ -208,16 +310,16 @@ def _owners(state_dict: StateDict) -> str:
 def _fitting_names(architecture: Architecture, state_dict: StateDict) -> list[str]:
     try:
         converted = architecture.convert(state_dict) if architecture.convert else state_dict
-    except UnknownKeysError:
+    except ValueError:
         converted = state_dict
-    shapes = _shapes_without_classes(converted)
-    names = []
-    for cfg in architecture.cfgs.values():
-        with torch.device("meta"):
-            model = architecture.build(num_classes=0, **cfg.model_args)
-        if _shapes_without_classes(model.state_dict()) == shapes:
-            names.append(cfg.name)
-    return names
+    return [cfg.name for cfg in architecture.cfgs.values() if has_structure_of(cfg, converted)]
+
+
+def has_structure_of(cfg: PretrainedCfg, state_dict: StateDict) -> bool:
+    """Whether names and shapes, apart from the classifier's, are those of a cfg's model."""
+    with torch.device("meta"):
+        model = find_architecture(cfg.architecture).build(**{**cfg.model_args, "num_classes": 0})
+    return _shapes_without_classes(model.state_dict()) == _shapes_without_classes(state_dict)
 
 
 def _shapes_without_classes(state_dict: StateDict) -> dict[str, torch.Size]:

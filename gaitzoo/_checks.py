@@ -79,9 +79,7 @@ def check_values(x: Tensor, lowest: float, highest: float) -> None:
         else:
             found = "NaN or infinite values"
             fix = "find where they come from: silhouettes are never NaN"
-        raise ValueError(
-            f"expected silhouettes in [{lowest:g}, {highest:g}], got {found}; {fix}"
-        )
+        raise ValueError(f"expected silhouettes in [{lowest:g}, {highest:g}], got {found}; {fix}")
 
 
 def check_lengths(lengths: Tensor, num_sequences: int, num_frames: int) -> Tensor:
@@ -119,21 +117,21 @@ def check_lengths(lengths: Tensor, num_sequences: int, num_frames: int) -> Tenso
     return lengths
 
 
-def check_parts_divide(height: int, part_bins: tuple[int, ...], map_of: str) -> None:
+def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
     """Raises unless a map can be cut into equal bands of rows.
 
     Args:
-        height: Rows of the map.
+        x: The map, ``[N, C, H, W]``.
         part_bins: Numbers of bands wanted.
-        map_of: What the map is, for the message.
 
     Raises:
         ValueError: If a number of bands does not divide the height.
     """
+    height = x.shape[2]
     wrong = [bins for bins in part_bins if height % bins]
     if wrong:
         raise ValueError(
             f"expected a height that {', '.join(map(str, part_bins))} band(s) divide, got "
-            f"{height} rows ({map_of}), which {', '.join(map(str, wrong))} does not; use frames "
+            f"{height} rows in the map {shape_of(x)}, which {', '.join(map(str, wrong))} does not; use frames "
             "of the height that the model was made for, or other part_bins"
         )

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gaitzoo._base import GaitModel
-from gaitzoo._checkpoint import load_into, num_classes_in, read_state_dict, to_our_layout
+from gaitzoo._checkpoint import (
+    check_file,
+    load_into,
+    num_classes_in,
+    read_state_dict,
+    to_our_layout,
+)
 from gaitzoo._registry import (
     PretrainedCfg,
     PretrainedNotAvailable,
+    StateDict,
     find_architecture,
     model_info,
 )
 
-__all__ = ["create_model"]
+__all__ = ["LicenseWarning", "create_model"]
+
+# Weights that come with the library.
+_SHIPPED = Path(__file__).parent / "weights"
+
+# Terms that need no reminder.
+_OPEN_LICENSES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "mit")
+
+_licenses_shown: set[tuple[str, str]] = set()
+
+
+class LicenseWarning(UserWarning):
+    """The terms of weights that somebody else published, shown once per process and tag.
+
+    Example:
+        >>> import warnings
+        >>> warnings.filterwarnings("ignore", category=LicenseWarning)
+    """
 
 
 def create_model(
@@ -33,12 +58,13 @@ def create_model(
         name: ``arch`` (its default tag), ``arch.tag``, ``hf-hub:org/repo[@revision]`` or
             ``local-dir:path``. The last two are models saved by ``save_pretrained``; they always
             come with their weights.
-        pretrained: Load the weights of the tag.
+        pretrained: Load the weights of the tag: those that come with the library, or the
+            authors' file from the Hub, which is downloaded once.
         num_classes: Identities of the classifier, 0 = none. ``None`` = as the weights have it,
             else as the tag says. Weights with another class count load without their classifier,
             and the model's is fresh.
         checkpoint_path: Load this file instead: the authors' ``.pt`` or our safetensors.
-        cache_dir: Where downloads are kept; ``None`` = the Hub's own cache.
+        cache_dir: Where downloads are kept; ``None`` = the Hub's own folders (``HF_HOME``).
         **model_args: Arguments of the model; they replace those of the tag.
 
     Returns:
@@ -49,13 +75,18 @@ def create_model(
             fit exactly.
         TypeError: If the model has no such argument.
         FileNotFoundError: If a file, folder or repository does not exist.
+        ConnectionError: If weights are not in the cache and the Hub cannot be reached.
         PretrainedNotAvailable: If nobody has published these weights.
+
+    Warns:
+        LicenseWarning: If the weights have terms of their own; once per process and tag.
 
     Example:
         >>> model = create_model("dygait.grew", channels=(8, 8, 8, 8), num_classes=0)
         >>> model.num_parts, model.num_features
         (31, 8)
     """
+    _check_arguments(name, pretrained, checkpoint_path)
     scheme, _, location = name.partition(":")
     if scheme in ("hf-hub", "local-dir"):
         if checkpoint_path is not None or model_args:
@@ -65,27 +96,81 @@ def create_model(
                 "everything else"
             )
         return _load_saved(scheme, location, num_classes, cache_dir)
-    if pretrained and checkpoint_path is not None:
-        raise ValueError("expected pretrained=True or checkpoint_path, got both; choose one")
     cfg = model_info(name)
+    state_dict, path = None, None
     if pretrained:
         _refuse_other_structure(cfg, model_args)
-        raise PretrainedNotAvailable(f"no weights for {cfg.name}: {cfg.unavailable}")
-    state_dict = None
-    if checkpoint_path is not None:
-        state_dict = read_state_dict(checkpoint_path)
-        state_dict = to_our_layout(state_dict, cfg.architecture, checkpoint_path)
-        if num_classes is None:
-            num_classes = num_classes_in(state_dict)
-    model = _build(cfg, num_classes, model_args)
-    if state_dict is not None and checkpoint_path is not None:
-        load_into(
-            model,
-            state_dict,
-            checkpoint_path,
-            new_classifier=num_classes_in(state_dict) != model.num_classes,
-        )
+        state_dict, path = _pretrained_weights(cfg, num_classes, cache_dir)
+    elif checkpoint_path is not None:
+        path = Path(checkpoint_path)
+        state_dict = to_our_layout(read_state_dict(path, num_classes), cfg.architecture, path)
+    if state_dict is None or path is None:
+        return _build(cfg, num_classes, model_args)
+    classes_in_file = num_classes_in(state_dict)
+    model = _build(cfg, classes_in_file if num_classes is None else num_classes, model_args)
+    load_into(model, state_dict, path, new_classifier=model.num_classes != classes_in_file)
+    if pretrained:
+        _show_license(cfg)
     return model
+
+
+def _check_arguments(name: str, pretrained: bool, checkpoint_path: str | Path | None) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"expected the name of a model, got {type(name).__name__}")
+    if not isinstance(pretrained, bool):
+        raise TypeError(
+            f"expected pretrained=True or False, got {pretrained!r}; a tag is part of the name, "
+            f"as in 'dygait.grew'"
+        )
+    if pretrained and checkpoint_path is not None:
+        raise ValueError("expected pretrained=True or checkpoint_path, got both; choose one")
+    if not name.startswith(("hf-hub:", "local-dir:")) and ("/" in name or "\\" in name):
+        raise ValueError(
+            f"unknown model {name!r}; for a Hub repository write 'hf-hub:{name}', for a folder on "
+            f"disk write 'local-dir:{name}'"
+        )
+
+
+def _pretrained_weights(
+    cfg: PretrainedCfg, num_classes: int | None, cache_dir: str | Path | None
+) -> tuple[StateDict, Path]:
+    """The weights of a tag, in our layout, and the file they came from."""
+    if cfg.filename is None:
+        others = [
+            other.name
+            for other in find_architecture(cfg.architecture).cfgs.values()
+            if other.has_weights
+        ]
+        advice = f". There are weights for {', '.join(others)}" if others else ""
+        raise PretrainedNotAvailable(f"no weights for {cfg.name}: {cfg.unavailable}{advice}")
+    if cfg.hub_id is not None:
+        # Here, because huggingface_hub takes longer to import than this library.
+        from gaitzoo._download import published_weights
+
+        return published_weights(cfg, num_classes, cache_dir)
+    path = _SHIPPED / cfg.filename
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected the weights of {cfg.name} in {path}, where the library keeps them, got no "
+            "such file; install gaitzoo again"
+        )
+    check_file(path, cfg)
+    return to_our_layout(read_state_dict(path, num_classes), cfg.architecture, path), path
+
+
+def _show_license(cfg: PretrainedCfg) -> None:
+    seen = (cfg.name, cfg.license)
+    if cfg.license.lower() in _OPEN_LICENSES or seen in _licenses_shown:
+        return
+    warnings.warn(
+        f"the weights of {cfg.name} ({cfg.hub_id or 'shipped with gaitzoo'}) are not under this "
+        f"library's licence. Theirs: {cfg.license}. Shown once; "
+        "warnings.filterwarnings('ignore', category=gaitzoo.LicenseWarning) hides it",
+        LicenseWarning,
+        stacklevel=3,
+    )
+    # Only now: under a filter that turns warnings into errors, the next call must say it again.
+    _licenses_shown.add(seen)
 
 
 def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]) -> GaitModel:
@@ -100,6 +185,7 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
 
 def _refuse_other_structure(cfg: PretrainedCfg, model_args: dict[str, Any]) -> None:
     for key, value in model_args.items():
+        value = tuple(value) if isinstance(value, list) else value
         if key in cfg.model_args and cfg.model_args[key] != value:
             raise ValueError(
                 f"expected {key}={cfg.model_args[key]!r}, which the weights of {cfg.name} were "
@@ -110,12 +196,18 @@ def _refuse_other_structure(cfg: PretrainedCfg, model_args: dict[str, Any]) -> N
 def _load_saved(
     scheme: str, location: str, num_classes: int | None, cache_dir: str | Path | None
 ) -> GaitModel:
-    revision = None
+    from gaitzoo._hub import load_saved
+
     if scheme == "local-dir":
         if not Path(location).is_dir():
             raise FileNotFoundError(f"expected a folder after local-dir:, got {location!r}")
-    else:
-        location, _, revision = location.partition("@")
-    return GaitModel.from_pretrained(
-        location, revision=revision or None, num_classes=num_classes, cache_dir=cache_dir
+        return load_saved(Path(location), num_classes).train()
+    repo_id, _, revision = location.partition("@")
+    if not repo_id or location.endswith("@"):
+        raise ValueError(
+            f"expected hf-hub:organisation/name or hf-hub:organisation/name@revision, got "
+            f"{scheme}:{location}"
+        )
+    return load_saved(
+        repo_id, num_classes, revision=revision or None, cache_dir=cache_dir
     ).train()

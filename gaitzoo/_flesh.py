@@ -1,7 +1,8 @@
-"""What covers the bones: limbs, trunk, hair, clothes and bags of a walker, as shapes whose outlines are easy to draw.
+"""What covers the bones: limbs, trunk, hair, clothes and bags of a walker, as shapes whose outlines
+are easy to draw.
 
-Limbs are spheres swept along a segment; trunk and head are a stack of level, nearly elliptical slices; a coat's skirt is
-the hull of the hips and of the two legs at the hem.
+Limbs are spheres swept along a segment; trunk and head are a stack of level, nearly elliptical
+slices; a coat's skirt is the hull of the hips and of the two legs at the hem.
 """
 
 from __future__ import annotations
@@ -15,42 +16,51 @@ from ._body import SHOE_RADII, SIDES, Array, Identity, Skeleton
 CONDITIONS = ("normal", "bag", "coat")
 _BAGS = ("backpack", "shoulder bag", "hand bag")
 
-# Slices of the trunk: height (0 = hip joints, 1 = base of the neck), half breadth, front, back (of stature).
+# Slices of the trunk: height (0 = hip joints, 1 = base of the neck), half breadth, front, back (of
+# stature).
 _TRUNK = np.array(
     [
-        (-0.20, 0.060, 0.036, 0.046),
-        (-0.10, 0.088, 0.052, 0.064),
-        (0.05, 0.094, 0.058, 0.066),
-        (0.22, 0.090, 0.058, 0.056),
-        (0.42, 0.083, 0.057, 0.048),
-        (0.62, 0.090, 0.062, 0.054),
-        (0.78, 0.099, 0.061, 0.062),
-        (0.91, 0.098, 0.048, 0.058),
-        (1.00, 0.070, 0.036, 0.050),
+        (-0.20, 0.062, 0.042, 0.050),
+        (-0.10, 0.088, 0.058, 0.065),
+        (0.05, 0.095, 0.062, 0.067),
+        (0.22, 0.093, 0.061, 0.062),
+        (0.42, 0.089, 0.062, 0.057),
+        (0.62, 0.093, 0.066, 0.060),
+        (0.76, 0.098, 0.065, 0.065),
+        (0.87, 0.096, 0.054, 0.062),
+        (0.95, 0.076, 0.042, 0.055),
+        (1.01, 0.048, 0.034, 0.045),
     ]
 )
 # Shares of the identity's traits in the trunk's slices: hips, shoulders, chest, belly, buttocks.
-_HIP_SHARE = np.array([0.7, 1.0, 1.0, 0.8, 0.5, 0.2, 0.0, 0.0, 0.0])
-_SHOULDER_SHARE = np.array([0.0, 0.0, 0.0, 0.2, 0.4, 0.7, 1.0, 1.0, 0.8])
-_CHEST_SHARE = np.array([0.0, 0.0, 0.2, 0.5, 0.7, 0.9, 1.0, 0.9, 0.5])
-_BELLY_SHARE = np.array([0.0, 0.3, 0.7, 1.0, 1.0, 0.5, 0.1, 0.0, 0.0])
-_BUTTOCKS_SHARE = np.array([0.5, 1.0, 1.0, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0])
-# Slices of neck and head: height (0 = chin, 1 = crown), half breadth, front, back (of stature), share of the hair.
-_HEAD = np.array(
+_HIP_SHARE = np.array([0.7, 1.0, 1.0, 0.8, 0.5, 0.2, 0.0, 0.0, 0.0, 0.0])
+_SHOULDER_SHARE = np.array([0.0, 0.0, 0.0, 0.2, 0.4, 0.7, 1.0, 1.0, 0.8, 0.3])
+_CHEST_SHARE = np.array([0.0, 0.0, 0.2, 0.5, 0.7, 0.9, 1.0, 0.9, 0.5, 0.2])
+_BELLY_SHARE = np.array([0.0, 0.3, 0.7, 1.0, 1.0, 0.5, 0.1, 0.0, 0.0, 0.0])
+_BUTTOCKS_SHARE = np.array([0.5, 1.0, 1.0, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+# Slices of the neck (height: 0 = its base, 1 = chin) and of the head (0 = chin, 1 = crown): height,
+# half breadth, front, back (of stature), shares of the hair's volume and length.
+_NECK = np.array(
     [
-        (-0.24, 0.034, 0.026, 0.040, 0.3),
-        (-0.06, 0.033, 0.032, 0.040, 0.5),
-        (0.03, 0.034, 0.050, 0.042, 0.6),
-        (0.16, 0.039, 0.054, 0.046, 0.8),
-        (0.32, 0.043, 0.060, 0.052, 1.0),
-        (0.48, 0.046, 0.054, 0.056, 1.0),
-        (0.66, 0.047, 0.052, 0.057, 1.0),
-        (0.82, 0.041, 0.045, 0.051, 1.0),
-        (0.93, 0.027, 0.029, 0.035, 0.9),
-        (1.00, 0.004, 0.004, 0.006, 0.0),
+        (0.35, 0.034, 0.029, 0.041, 0.3, 1.0),
+        (0.80, 0.032, 0.033, 0.042, 0.5, 1.0),
     ]
 )
-_HAIR_LENGTH_SHARE = np.array([1.0, 1.0, 0.9, 0.7, 0.5, 0.2, 0.0, 0.0, 0.0, 0.0])
+_HEAD = np.array(
+    [
+        (0.03, 0.035, 0.052, 0.044, 0.6, 0.9),
+        (0.16, 0.040, 0.056, 0.048, 0.8, 0.7),
+        (0.32, 0.045, 0.062, 0.054, 1.0, 0.5),
+        (0.48, 0.048, 0.056, 0.059, 1.0, 0.2),
+        (0.66, 0.049, 0.055, 0.060, 1.0, 0.0),
+        (0.82, 0.043, 0.048, 0.053, 1.0, 0.0),
+        (0.93, 0.028, 0.031, 0.036, 0.8, 0.0),
+        (0.98, 0.016, 0.018, 0.021, 0.5, 0.0),
+        (1.00, 0.003, 0.003, 0.004, 0.0, 0.0),
+    ]
+)
+# Shares of the collar in the slices of neck and head.
+_COLLAR_SHARE = np.array([1.0, 1.0, 0.5] + [0.0] * (len(_HEAD) - 1))
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,9 @@ def draw_outfit(condition: str, generator: np.random.Generator) -> Outfit:
     kind, side, first, second, third = generator.random(5)
     if condition == "bag":
         return Outfit(
-            bag=_BAGS[int(kind * len(_BAGS))], bag_side=int(side < 0.5), bag_size=0.85 + 0.35 * first
+            bag=_BAGS[int(kind * len(_BAGS))],
+            bag_side=int(side < 0.5),
+            bag_size=0.85 + 0.35 * first,
         )
     if condition == "coat":
         # A long thin coat or a short padded jacket, and everything between.
@@ -128,6 +140,8 @@ def grow_limbs(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Limbs:
         heel, ball, toe = joint(bones.heels), joint(bones.balls), joint(bones.toes)
         shoulder, elbow, wrist = joint(bones.shoulders), joint(bones.elbows), joint(bones.wrists)
         belly_of_calf = knee + 0.34 * (ankle - knee) + np.array([-0.006 * size, 0.0, 0.0])
+        collar_bone = 0.82 * bones.neck + 0.12 * shoulder + 0.06 * bones.pelvis
+        across = size * np.array([0.0, 0.011, 0.0])
         leg, foot = f"{name} lower leg", f"{name} foot"
         sleeve = 0.55 * outfit.padding
         pieces += [
@@ -137,10 +151,12 @@ def grow_limbs(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Limbs:
             (ankle, heel, 0.025, SHOE_RADII[0], foot),
             (ankle, ball, 0.024, SHOE_RADII[1], foot),
             (heel, ball, SHOE_RADII[0], SHOE_RADII[1], foot),
+            (ball - across, ball + across, SHOE_RADII[1], SHOE_RADII[1], foot),
             (ball, toe, SHOE_RADII[1], SHOE_RADII[2], foot),
-            (shoulder, elbow, 0.032 * arm + sleeve, 0.027 * arm + sleeve, f"{name} upper arm"),
-            (elbow, wrist, 0.026 * arm + sleeve, 0.020 * arm + 0.8 * sleeve, f"{name} forearm"),
-            (wrist, joint(bones.hands), 0.019, 0.017, f"{name} forearm"),
+            (collar_bone, shoulder, 0.030, 0.033 * arm + sleeve, f"{name} shoulder"),
+            (shoulder, elbow, 0.033 * arm + sleeve, 0.029 * arm + sleeve, f"{name} upper arm"),
+            (elbow, wrist, 0.028 * arm + sleeve, 0.022 * arm + 0.8 * sleeve, f"{name} forearm"),
+            (wrist, joint(bones.hands), 0.020, 0.018, f"{name} forearm"),
         ]
     pieces += _bag(skeleton, outfit, size)
     start, end, start_radius, end_radius, part = zip(*pieces, strict=True)
@@ -179,28 +195,26 @@ def _bag(
         ]
     sign = float(SIDES[outfit.bag_side])
     if outfit.bag == "shoulder bag":
-        yaw, left = skeleton.pelvis_yaw, 0.125 * sign
+        yaw, left = skeleton.pelvis_yaw, 0.112 * sign
         strap = skeleton.shoulders[:, outfit.bag_side] + turned(yaw, 0.0, -0.02 * sign, 0.02)
-        rows = [(0.05, 0.048), (-0.025, 0.055)]
-        hang = skeleton.pelvis
+        top, bottom, radius, hang = 0.045, -0.045, 0.036 * scale, skeleton.pelvis
     else:
         yaw, left = np.zeros(len(skeleton.pelvis)), 0.0
         strap = skeleton.hands[:, outfit.bag_side]
-        rows = [(-0.085, 0.030), (-0.135 - 0.03 * (scale - 1), 0.036)]
-        hang = skeleton.hands[:, outfit.bag_side]
-    length = 0.062 * scale
-    pieces = [
-        (
-            hang + turned(yaw, -length, left, up),
-            hang + turned(yaw, length, left, up),
-            radius * scale,
-            radius * scale,
-            "bag",
-        )
-        for up, radius in rows
+        top, bottom, radius, hang = -0.075, -0.165, 0.026 * scale, strap
+    half = 0.064 * scale
+    corners = [
+        hang + turned(yaw, forward, left, up)
+        for forward, up in ((-half, top), (half, top), (half, bottom), (-half, bottom))
     ]
-    handle = hang + turned(yaw, 0.0, left, rows[0][0])
-    return [*pieces, (strap, handle, 0.010, 0.014, "bag")]
+    ring = zip(corners, [*corners[1:], corners[0]], strict=True)
+    # Rim and middle of a flat box, then its strap.
+    pieces = [(start, end, radius, radius, "bag") for start, end in ring]
+    pieces.append(
+        ((corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2, radius, radius, "bag")
+    )
+    pieces.append((strap, hang + turned(yaw, 0.0, left, top), 0.010, 0.014, "bag"))
+    return pieces
 
 
 def _refinement(count: int, steps: int) -> Array:
@@ -223,7 +237,7 @@ def _refinement(count: int, steps: int) -> Array:
     return np.array(rows)
 
 
-_SMOOTH = _refinement(len(_TRUNK) + len(_HEAD), 3)
+_SMOOTH = _refinement(len(_TRUNK) + len(_NECK) + len(_HEAD), 3)
 
 
 def grow_trunk(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Slices:
@@ -246,23 +260,27 @@ def grow_trunk(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Slices
     share = np.clip(height, 0.0, 1.0)
     yaw = (1 - share) * skeleton.pelvis_yaw[:, None] + share * skeleton.shoulder_yaw[:, None]
 
-    level, head_breadth, head_front, head_back, hair_share = _HEAD.T
-    neck = np.array([1.0, 1.0] + [0.0] * (len(level) - 2))
-    hair = identity.hair_volume * hair_share
-    long_hair = identity.hair_length * _HAIR_LENGTH_SHARE
-    collar = outfit.collar * np.array([1.0, 1.0, 0.5] + [0.0] * (len(level) - 3))
-    scale = identity.head_size
-    axis = skeleton.crown - skeleton.chin
-    head = skeleton.chin[:, None] + level[:, None] * axis[:, None]
-    # The neck leans from its base to the head.
-    lowest = skeleton.neck - skeleton.chin
-    head[..., 0] += 0.55 * neck * np.array([1.0, 0.3] + [0.0] * (len(level) - 2)) * lowest[:, :1]
-    widths = np.concatenate([breadth, scale * head_breadth + 0.6 * hair + 0.010 * long_hair + collar])
-    fronts = np.concatenate([front, scale * head_front + 0.25 * hair + collar])
-    backs = np.concatenate([back, scale * head_back + hair + 0.016 * long_hair + 1.8 * collar])
+    _, head_breadth, head_front, head_back, hair_share, length_share = np.concatenate(
+        [_NECK, _HEAD]
+    ).T
+    head_size = np.where(np.arange(len(head_breadth)) < len(_NECK), 1.0, identity.head_size)
+    hair, long_hair = identity.hair_volume * hair_share, identity.hair_length * length_share
+    collar = outfit.collar * _COLLAR_SHARE
+    along_neck = _NECK[:, :1] * (skeleton.chin - skeleton.neck)[:, None]
+    # The bent trunk's top is the neck's foot, whatever the head's forward carriage.
+    neck = skeleton.neck[:, None] + along_neck
+    along_head = _HEAD[:, :1] * (skeleton.crown - skeleton.chin)[:, None]
+    head = skeleton.chin[:, None] + along_head
+    widths = np.concatenate(
+        [breadth, head_size * head_breadth + 0.6 * hair + 0.010 * long_hair + collar]
+    )
+    fronts = np.concatenate([front, head_size * head_front + 0.25 * hair + collar])
+    backs = np.concatenate([back, head_size * head_back + hair + 0.016 * long_hair + 1.8 * collar])
+    centres = np.concatenate([centres, neck, head], axis=1)
+    yaw = np.concatenate([yaw, np.zeros((len(yaw), len(head_size)))], axis=1)
     return Slices(
-        centre=np.einsum("dk,tkc->tdc", _SMOOTH, np.concatenate([centres, head], axis=1)),
-        yaw=np.concatenate([yaw, np.zeros((len(yaw), len(level)))], axis=1) @ _SMOOTH.T,
+        centre=np.einsum("dk,tkc->tdc", _SMOOTH, centres),
+        yaw=yaw @ _SMOOTH.T,
         breadth=size * (_SMOOTH @ widths),
         front=size * (_SMOOTH @ fronts),
         back=size * (_SMOOTH @ backs),
@@ -301,4 +319,3 @@ def keypoints_3d(identity: Identity, skeleton: Skeleton) -> Array:
         skeleton.hips, skeleton.knees, skeleton.ankles,
     )  # fmt: skip
     return np.concatenate([np.stack(head, axis=1), *pairs], axis=1)
-

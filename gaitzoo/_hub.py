@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from typing_extensions import Self
 
 from gaitzoo._base import GaitModel
 from gaitzoo._checkpoint import load_into, num_classes_in, read_state_dict
+from gaitzoo._download import download
 from gaitzoo._registry import PretrainedCfg, find_architecture
 
-__all__ = ["HubAdapter"]
+__all__ = ["HubAdapter", "load_saved"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -226,7 +220,9 @@ def _build(
     architecture = find_architecture(config["architecture"])
     classes = classes_in_file if num_classes is None else num_classes
     known_fields = PretrainedCfg.__dataclass_fields__
-    cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
+    cfg_fields = {
+        k: _tuples(v) for k, v in config["pretrained_cfg"].items() if k in known_fields
+    }
     try:
         model_args = {k: _tuples(v) for k, v in config["model_args"].items()}
         model = architecture.build(**{**model_args, "num_classes": classes})
@@ -241,6 +237,8 @@ def _build(
 
 def _tuples(value: Any) -> Any:
     """JSON has lists only; the models' arguments are tuples."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 

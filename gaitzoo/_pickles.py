@@ -8,8 +8,10 @@ pieces are checked and the array is built from them by this module. Arrays writt
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,8 @@ import numpy as np
 
 __all__ = ["load_array_pickle"]
 
+_MEMO_LIMIT = 1000
+"""An array's pickle remembers about twenty objects; the unpickler allocates up to the index."""
 _ERRORS = (
     pickle.UnpicklingError,
     EOFError,
@@ -52,17 +56,25 @@ def load_array_pickle(path: Path) -> np.ndarray:
         array([0, 1, 2], dtype=uint8)
     """
     try:
-        with path.open("rb") as file:
-            loaded = _ArrayUnpickler(file).load()
+        data = path.read_bytes()
+        _check_sizes(data)
+        loaded = _ArrayUnpickler(io.BytesIO(data)).load()
         if not isinstance(loaded, _Array) or loaded.value is None:
             raise pickle.UnpicklingError(f"an object of type {type(loaded).__name__}")
     except _ERRORS as error:
         raise ValueError(
             f"Expected a pickled numpy array of numbers in {path}, got: "
-            f"{error or type(error).__name__}. Nothing else is unpickled; write the array again, "
+            f"{str(error) or type(error).__name__}. Nothing else is unpickled; write the array again, "
             f"best with numpy.save."
         ) from error
     return loaded.value
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuses a pickle that promises more bytes than it has or claims memory for its memo."""
+    for operation, argument, _ in pickletools.genops(data):
+        if operation.name.endswith("PUT") and isinstance(argument, int) and argument > _MEMO_LIMIT:
+            raise pickle.UnpicklingError(f"a memo of {argument} entries")
 
 
 class _ArrayUnpickler(pickle.Unpickler):

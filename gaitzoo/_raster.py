@@ -1,6 +1,8 @@
-"""Draw moving shapes by their distance to the outline: one ``[T, H, W]`` field per clip, negative inside, in pixels.
+"""Draw moving shapes by their distance to the outline: one ``[T, H, W]`` field per clip, negative
+inside, in pixels.
 
-Everything works on whole clips, in place and in the smallest window that holds a shape during the clip.
+Everything works on whole clips, in place and in the smallest window that holds a shape during the
+clip.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def add_limbs(
     _, height, width = field.shape
     span = end - start
     length = span.norm(dim=-1).clamp_min(1e-3)
-    unit = span / length[..., None]
+    # Seen end on, a limb is a disc; any direction serves, but none at all would fill the window.
+    ahead = torch.tensor([1.0, 0.0])
+    unit = torch.where((span.abs().amax(-1) < 1e-3)[..., None], ahead, span / length[..., None])
     radius = torch.maximum(start_radius, end_radius)[..., None]
     low, high = torch.minimum(start, end) - radius, torch.maximum(start, end) + radius
     taper = (end_radius - start_radius) / length

@@ -298,8 +298,10 @@ def _conv(in_channels: int, out_channels: int, kernel_size: tuple[int, int, int]
     """A bias-free convolution that keeps time and space as they are."""
     if any(size % 2 == 0 for size in kernel_size):
         raise ValueError(f"expected odd kernel sizes (time, height, width), got {kernel_size}")
-    padding = tuple(size // 2 for size in kernel_size)
-    return nn.Conv3d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+    time, height, width = (size // 2 for size in kernel_size)
+    return nn.Conv3d(
+        in_channels, out_channels, kernel_size, padding=(time, height, width), bias=False
+    )
 
 
 _BLOCK_NAMES = {f"conv3d{i}": i for i in range(5)} | {"GLConvA0": 0, "GLConvA1": 1, "GLConvB2": 2}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ _NUMPY_ERRORS = (
     EOFError,
     MemoryError,
     RuntimeError,  # encrypted archives
+    SyntaxError,  # this and the next: damaged headers
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -277,11 +280,20 @@ def _decode(path: Path) -> Iterator[Image.Image]:
                 image.seek(index)
                 image.load()
                 yield image
+            if image.format == "GIF" and not _ends_with(path, b";"):
+                raise EOFError("a GIF that is cut off")  # Pillow leaves the missing frames out
     except _IMAGE_ERRORS as error:
         raise ValueError(
             f"Expected a readable image (PNG, JPEG, BMP, WebP, GIF) in {path}, got: {error}. "
             f"Write the file again; it may be cut off, or of another type than its name says."
         ) from error
+
+
+def _ends_with(path: Path, mark: bytes) -> bool:
+    """Compares the last bytes of a file that is not empty."""
+    with path.open("rb") as file:
+        file.seek(-len(mark), os.SEEK_END)
+        return file.read() == mark
 
 
 def _to_grey(image: Image.Image, path: Path) -> np.ndarray:
@@ -342,15 +354,13 @@ def _array_to_frames(array: np.ndarray, path: Path) -> Tensor:
 def _load_numpy(path: Path) -> np.ndarray:
     """Reads the one array of a ``.npy`` or ``.npz`` file; objects are refused."""
     try:
-        # Mapping compares the size that the header promises with the file before it allocates.
-        mode = "r" if path.suffix.lower() == ".npy" else None
-        loaded = np.load(path, mmap_mode=mode, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return np.array(loaded)
-        with loaded:
-            names = loaded.files
+        if path.suffix.lower() == ".npy":
+            # Mapping compares the size that the header promises with the file's own.
+            return np.array(np.lib.format.open_memmap(path, mode="r"))
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
+            names = archive.files
             if len(names) == 1:
-                return np.asarray(loaded[names[0]])
+                return np.asarray(archive[names[0]])
     except _NUMPY_ERRORS as error:
         raise ValueError(
             f"Expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "

@@ -148,13 +148,12 @@ class GeMHPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the pooled parts."""
-        check_parts_divide(x.shape[2], self.part_bins, f"of the map {shape_of(x)}")
+        check_parts_divide(x, self.part_bins)
+        # Autocast leaves these operations in the type they are given.
         bands_dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            parts = [
-                self._pool(x.to(bands_dtype).reshape(*x.shape[:2], bins, -1))
-                for bins in self.part_bins
-            ]
+        parts = [
+            self._pool(x.to(bands_dtype).reshape(*x.shape[:2], bins, -1)) for bins in self.part_bins
+        ]
         return torch.cat(parts, dim=2).transpose(1, 2).to(x.dtype)
 
     def _pool(self, bands: Tensor) -> Tensor:
@@ -203,7 +202,7 @@ class HorizontalPyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the pooled parts."""
-        check_parts_divide(x.shape[2], self.part_bins, f"of the map {shape_of(x)}")
+        check_parts_divide(x, self.part_bins)
         parts = []
         for bins in self.part_bins:
             bands = x.reshape(*x.shape[:2], bins, -1)

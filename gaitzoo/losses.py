@@ -36,8 +36,8 @@ class PartTripletLoss(nn.Module):
       over anchors and parts. An anchor alone with its identity has a positive distance of 0.
 
     Identities may have different numbers of sequences. ``"all"`` needs memory for parts x (pairs
-    of one identity) x sequences; distances are computed in float64 and are exact, with a gradient
-    of 0, for equal embeddings.
+    of one identity) x sequences; distances are computed in float64, so that close embeddings keep
+    their digits and equal ones have finite gradients.
 
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification"
     (https://arxiv.org/abs/1703.07737), Sec. 2, "batch all" with the mean over non-zero terms and
@@ -166,7 +166,7 @@ def gather_across_processes(tensor: Tensor) -> Tensor:
 
     Returns ``tensor`` itself outside of ``torch.distributed`` or in a group of one. Every process
     must call it, with equal dtypes and equal axes after the first, and must run backward if one
-    does. The first axis may differ.
+    does. The first axis may differ. NCCL takes GPU tensors only, so move labels there too.
 
     Gradients: every process then computes the same loss on the union of the batches. Backward
     sums what all of them send to a tensor, W times its gradient for W processes, and

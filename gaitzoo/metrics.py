@@ -127,11 +127,6 @@ def _check_embeddings(query: Tensor, gallery: Tensor) -> None:
                 f"expected {name} embeddings [sequences, P, C], none of them 0, got "
                 f"{shape_of(side)}; one vector per sequence needs a part axis: x[:, None]"
             )
-        if not bool(side.isfinite().all()):
-            raise ValueError(
-                f"expected finite {name} embeddings, got NaN or infinite values; look for "
-                "them in the model's input, or for overflow in half precision"
-            )
     if query.shape[1:] != gallery.shape[1:]:
         raise ValueError(
             "expected query and gallery with the same parts and channels, got "
@@ -142,6 +137,12 @@ def _check_embeddings(query: Tensor, gallery: Tensor) -> None:
             f"expected query and gallery on one device, got {query.device} and "
             f"{gallery.device}; move one with .to(...)"
         )
+    for name, side in (("query", query), ("gallery", gallery)):
+        if not bool(side.isfinite().all()):
+            raise ValueError(
+                f"expected finite {name} embeddings, got NaN or infinite values; look for "
+                "them in the model's input, or for overflow in half precision"
+            )
 
 
 def rerank(
@@ -158,8 +159,9 @@ def rerank(
     Holds several dense ``[Q + G, Q + G]`` float32 matrices: meant for a few thousand sequences.
 
     Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding"
-    (https://arxiv.org/abs/1701.08398), Sec. 3. Published implementations hold the neighbour
-    vectors in float16; here they are float32, which changes results by less than 2e-3.
+    (https://arxiv.org/abs/1701.08398), Sec. 3. As in published gait code, distances enter as they
+    are; the paper's own code squares them first (square them before the call for that). Published
+    code holds neighbour vectors in float16, which changes results by up to 2e-3; here float32.
 
     Args:
         query_query: ``[Q, Q]`` distances among the queries.
@@ -194,9 +196,11 @@ def rerank(
         )
     upper = torch.cat([query_query, query_gallery], 1)
     lower = torch.cat([query_gallery.T, gallery_gallery], 1)
-    squared = torch.cat([upper, lower]).float().square()
-    scaled = squared / squared.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    order = scaled.argsort(dim=1, stable=True)
+    everything = torch.cat([upper, lower]).float()
+    largest = everything.amax(1, keepdim=True)
+    scaled = everything / largest.clamp(min=torch.finfo(torch.float32).tiny)
+    # Below all others on the diagonal: each comes first in its own list, also among equals.
+    order = scaled.clone().fill_diagonal_(-1).argsort(dim=1, stable=True)
 
     def mutual_neighbours(k: int) -> Tensor:
         near = torch.zeros_like(scaled).scatter_(1, order[:, : k + 1], 1.0)

@@ -125,7 +125,9 @@ def repeat_short(
         repeats = -(-min_frames // x.shape[2])
         return (x.repeat(1, 1, repeats, *[1] * (x.ndim - 3)) if repeats > 1 else x), None
     # The longest that a short sequence can become: min_frames - 1 frames, played twice.
-    padded_frames = max(x.shape[2], 2 * (min_frames - 1))
+    padded_frames = 2 * (min_frames - 1)
+    if x.shape[2] > padded_frames:
+        padded_frames = x.shape[2]
     short = lengths < min_frames
     repeated = -(-min_frames // lengths.clamp(min=1)) * lengths
     new_lengths = torch.where(short, repeated, lengths)

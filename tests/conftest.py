@@ -1,0 +1,30 @@
+"""Seeds, threads and tolerances shared by all tests."""
+
+import os
+
+# Nothing may leave this machine: tests that need a Hub start their own on 127.0.0.1.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+import torch
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def pytest_configure(config):
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        # Workers share the cores; more threads than cores make convolutions many times slower.
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@torch.no_grad()
+def relative_error(found, wanted):
+    """Largest difference, as a fraction of the largest wanted value."""
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()

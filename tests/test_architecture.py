@@ -1,0 +1,117 @@
+"""Who imports whom, what importing costs, and that every public name is explained."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gaitzoo
+
+PACKAGE = Path(gaitzoo.__file__).parent
+# A file imports from files of lower rows only.
+ROWS = [
+    {"_checks", "outputs"},
+    {"sequence", "_body", "_flesh", "_raster", "_ranking"},
+    {"layers", "losses", "metrics", "preprocess", "synthetic"},
+    {"files", "_registry"},
+    {"_base"},
+    {"dygait"},
+    {"_checkpoint"},
+    {"_hub"},
+    {"_factory"},
+    {"_embed"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def imports_of(path):
+    """Names of this package's files that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gaitzoo"):
+            if node.module == "gaitzoo":
+                yield from (alias.name for alias in node.names)
+            else:
+                yield node.module.removeprefix("gaitzoo.")
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("gaitzoo.") for a in node.names if a.name.startswith("gaitzoo."))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_go_one_way(path):
+    rows = [i for i, row in enumerate(ROWS) if path.stem in row]
+    assert len(rows) == 1, f"{path.name} has no row"
+    lower = set().union(*ROWS[: rows[0]])
+    files = {p.stem for p in PACKAGE.glob("*.py")}
+    wrong = [name for name in imports_of(path) if name in files and name not in lower]
+    assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_the_package_is_flat():
+    assert not [p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE]
+
+
+def test_import_loads_nothing_heavy():
+    code = (
+        "import sys, torch; before = set(sys.modules); import gaitzoo;"
+        "loaded = {m.partition('.')[0] for m in set(sys.modules) - before};"
+        "heavy = loaded & {'timm', 'transformers', 'matplotlib', 'torchvision', 'huggingface_hub'};"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def public_things():
+    for name in gaitzoo.__all__:
+        thing = getattr(gaitzoo, name)
+        if inspect.ismodule(thing):
+            yield from ((f"{name}.{inner}", getattr(thing, inner)) for inner in thing.__all__)
+        else:
+            yield name, thing
+
+
+@pytest.mark.parametrize(("name", "thing"), list(public_things()))
+def test_every_public_name_is_explained(name, thing):
+    if not callable(thing):
+        return
+    text = inspect.getdoc(thing)
+    assert text, f"{name} has no docstring"
+    if inspect.isclass(thing) and issubclass(thing, torch.nn.Module):
+        assert "Shapes:" in text, f"{name} says no shapes"
+    if inspect.isclass(thing):
+        for inner, method in vars(thing).items():
+            if inspect.isfunction(method) and not inner.startswith("_"):
+                assert inspect.getdoc(method), f"{name}.{inner} has no docstring"
+
+
+def test_all_is_sorted_and_complete():
+    assert list(gaitzoo.__all__) == sorted(gaitzoo.__all__)
+    for name in gaitzoo.__all__:
+        assert hasattr(gaitzoo, name)
+
+
+@pytest.mark.parametrize("name", [n for n in gaitzoo.list_models() if not n.endswith("_tiny")])
+def test_model_files_cite_what_their_cfgs_cite(name):
+    cfg = gaitzoo.model_info(name)
+    with torch.device("meta"):
+        module = inspect.getmodule(type(gaitzoo.create_model(name, num_classes=0)))
+    header = module.__doc__ or ""
+    assert cfg.paper in header
+    assert "Differences from upstream" in header or "nothing of it is contained" in header
+
+
+def test_the_project_speaks_of_itself_alone():
+    root = PACKAGE.parent
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("an installed package has no project folder around it")
+    words = ["/work/", "/root/", "golden/README of", "subagent"]
+    for path in root.rglob("*"):
+        if path.suffix in {".py", ".md", ".toml"} and ".git" not in path.parts and path != Path(__file__):
+            text = path.read_text(errors="replace")
+            assert not [w for w in words if w in text], path

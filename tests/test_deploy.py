@@ -1,0 +1,55 @@
+"""Compiled and exported models give the numbers of the plain ones."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import relative_error
+from test_contract import TINY, clips_for, make, padded
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        # The compiler itself uses what later versions of Python and torch have deprecated.
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_compiles_without_graph_breaks(name):
+    model = make(name)
+    # "eager" traces as every backend does, and leaves out minutes of C++ compilation.
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for frame_counts in ((6, 4), (9, 5), (12, 3, 7)):
+        batch, lengths = padded(clips_for(model, *frame_counts), 0.0)
+        wanted = model(batch, lengths)
+        found = compiled(batch, lengths)
+        assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
+        assert relative_error(found.logits, wanted.logits) < 1e-5
+        assert relative_error(compiled(batch).embeddings, model(batch).embeddings) < 1e-5
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("with_lengths", [True, False])
+@torch.no_grad()
+def test_exports_with_any_number_of_sequences_and_frames(name, with_lengths):
+    model = make(name)
+    batch, lengths = padded(clips_for(model, 9, 5), 0.0)
+    sequences = torch.export.Dim("N", min=1, max=64)
+    # Models that join three frames into one need two of them: size one is special when exporting.
+    frames = torch.export.Dim("T", min=6, max=4096)
+    time = 1 if batch.ndim == 4 else 2
+    arguments = (batch, lengths) if with_lengths else (batch,)
+    shapes = ({0: sequences, time: frames}, {0: sequences}) if with_lengths else (
+        {0: sequences, time: frames},
+    )
+    program = torch.export.export(model, arguments, dynamic_shapes=shapes).module()
+    for frame_counts in ((6,), (8, 2, 5), (12, 1, 3, 30)):
+        batch, lengths = padded(clips_for(model, *frame_counts), 0.0)
+        arguments = (batch, lengths) if with_lengths else (batch,)
+        found, wanted = program(*arguments), model(*arguments)
+        assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
+        assert relative_error(found.logits, wanted.logits) < 1e-5

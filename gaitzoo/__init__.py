@@ -1,10 +1,10 @@
 """gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
 
-from gaitzoo import losses, metrics
+from gaitzoo import losses, metrics, synthetic
 from gaitzoo._base import GaitModel
 from gaitzoo._checkpoint import load_checkpoint
 from gaitzoo._embed import embed
-from gaitzoo._factory import create_model
+from gaitzoo._factory import LicenseWarning, create_model
 from gaitzoo._registry import (
     PretrainedCfg,
     PretrainedNotAvailable,
@@ -16,7 +16,8 @@ from gaitzoo._registry import (
 )
 from gaitzoo.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
-from gaitzoo.files import find_sequences, load_silhouettes
+from gaitzoo.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.layers import (
     GeMHPP,
     HorizontalPyramidPooling,
@@ -27,7 +28,12 @@ from gaitzoo.layers import (
     TemporalMax,
 )
 from gaitzoo.outputs import GaitOutput
-from gaitzoo.preprocess import create_transform, normalize_silhouettes
+from gaitzoo.preprocess import (
+    SilhouetteTransform,
+    create_transform,
+    normalize_silhouettes,
+)
+from gaitzoo.regions import ASTP, FTA, ARME_Conv, FTABlock
 from gaitzoo.resblocks import (
     FrameWise,
     ResidualBackbone,
@@ -36,20 +42,29 @@ from gaitzoo.resblocks import (
     ResidualBlockP3d,
 )
 from gaitzoo.sequence import pad_sequences
+from gaitzoo.timm_frames import TimmFrames
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plain order
+    "ARME_Conv",
+    "ASTP",
     "DAM",
     "DeepGaitV2",
     "DyGait",
     "DyGaitBlock",
+    "FTA",
+    "FTABlock",
     "FrameWise",
     "GaitBase",
     "GaitModel",
     "GaitOutput",
     "GeMHPP",
+    "HSTL",
+    "HSTLFeatures",
+    "HSTLLevel",
     "HorizontalPyramidPooling",
+    "LicenseWarning",
     "LocalTemporalAggregation",
     "PartBNNeck",
     "PartLinear",
@@ -59,8 +74,11 @@ __all__ = [
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "SequencePath",
     "SharedBNNeck",
+    "SilhouetteTransform",
     "TemporalMax",
+    "TimmFrames",
     "create_model",
     "create_transform",
     "embed",
@@ -76,4 +94,5 @@ __all__ = [
     "normalize_silhouettes",
     "pad_sequences",
     "register_model",
+    "synthetic",
 ]

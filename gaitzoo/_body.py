@@ -20,77 +20,23 @@ Array = NDArray[np.float64]
 SIDES = np.array([1.0, -1.0])  # left, right, as the sign of Y
 HEAD_HEIGHT = 0.138  # chin to crown, fraction of stature
 
-# One gait cycle in steps of 5 %, from heel strike to heel strike, in degrees.
-_HIP_FLEXION = (
-    26,
-    25,
-    21.5,
-    17,
-    12,
-    7.5,
-    3,
-    -1,
-    -5,
-    -8.5,
-    -11,
-    -10.5,
-    -5.5,
-    2.5,
-    11,
-    18.5,
-    24,
-    27,
-    28,
-    27,
-)
-_KNEE_FLEXION = (
-    5,
-    10,
-    15.5,
-    17,
-    15,
-    11.5,
-    8.5,
-    6.5,
-    6,
-    8,
-    13,
-    22,
-    35,
-    48.5,
-    58,
-    60,
-    53,
-    38,
-    19.5,
-    6.5,
-)
-_ANKLE_DORSIFLEXION = (
-    0,
-    -4.5,
-    -3,
-    0.5,
-    3,
-    5,
-    6.5,
-    8,
-    9,
-    9,
-    6,
-    -2,
-    -13,
-    -18,
-    -12.5,
-    -5.5,
-    -1.5,
-    0.5,
-    1.5,
-    1,
-)
+
+def _curve(degrees: str) -> NDArray[np.complex128]:
+    """Harmonics of a cycle that is given at equal steps."""
+    values = np.array(degrees.split(), dtype=np.float64)
+    harmonics = np.fft.rfft(values)[:8] / len(values)
+    harmonics[1:] *= 2
+    return harmonics
+
+
+# One gait cycle in steps of 5 %, from heel strike to heel strike; the ankle's toe-up is positive.
+_HIP_FLEXION = _curve("26 25 21.5 17 12 7.5 3 -1 -5 -8.5 -11 -10.5 -5.5 2.5 11 18.5 24 27 28 27")
+_KNEE_FLEXION = _curve("5 10 15.5 17 15 11.5 8.5 6.5 6 8 13 22 35 48.5 58 60 53 38 19.5 6.5")
+_ANKLE_FLEXION = _curve("0 -4.5 -3 0.5 3 5 6.5 8 9 9 6 -2 -13 -18 -12.5 -5.5 -1.5 0.5 1.5 1")
 
 
 def _trait(default: float, low: float, high: float, *, style: float = 0.0) -> float:
-    """A field of :class:`Identity`: its default, its range, and how much of the range varies between two walks."""
+    """A field of :class:`Identity`; ``style`` is the share of its range that walks vary by."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "style": style})
 
 
@@ -250,7 +196,7 @@ def vary_style(identity: Identity, generator: np.random.Generator) -> Identity:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints of every frame, metres. ``[T, 3]``, or ``[T, 2, 3]`` (left, right); angles ``[T]`` in radians."""
+    """Joints, ``[T, 3]`` or (left, right) ``[T, 2, 3]``, metres; angles ``[T]``, radians."""
 
     pelvis: Array
     neck: Array  # base of the neck
@@ -270,16 +216,14 @@ class Skeleton:
     hands: Array
 
 
-def _periodic(table: tuple[float, ...], phase: Array) -> Array:
-    """Evaluate a cycle given at equal steps, by its first harmonics, at any phase (cycles)."""
-    harmonics = np.fft.rfft(np.array(table))[:8] / len(table)
-    harmonics[1:] *= 2
+def _periodic(harmonics: NDArray[np.complex128], phase: Array) -> Array:
+    """Evaluate a cycle at any phase (cycles)."""
     angles = 2 * math.pi * phase[..., None] * np.arange(len(harmonics))
     return np.cos(angles) @ harmonics.real - np.sin(angles) @ harmonics.imag
 
 
 def _direction(swing: Array, spread: Array) -> Array:
-    """Unit vectors ``[T, 2, 3]`` of limbs that hang down, swung forward and spread outwards (radians)."""
+    """Unit vectors ``[T, 2, 3]`` of hanging limbs, swung forward and spread out (radians)."""
     hanging = np.cos(spread)
     return np.stack(
         [np.sin(swing) * hanging, SIDES * np.sin(spread), -np.cos(swing) * hanging], axis=-1
@@ -330,7 +274,7 @@ def pose(
     hip = 9.0 + amplitude * (_periodic(_HIP_FLEXION, phases) - 9.0) + 0.45 * identity.knee_bend
     knee = _periodic(_KNEE_FLEXION, phases) * identity.knee_lift * np.sqrt(amplitude)
     knee = np.maximum(knee, 1.0) + identity.knee_bend
-    ankle = _periodic(_ANKLE_DORSIFLEXION, phases) + 0.5 * identity.knee_bend
+    ankle = _periodic(_ANKLE_FLEXION, phases) + 0.5 * identity.knee_bend
     pitch = hip - knee + ankle
     # The sole lies flat on the ground in the middle of the stance.
     flat = np.clip(1.6 - np.abs(np.mod(phases, 1.0) - 0.235) / 0.12, 0.0, 1.0)

@@ -1,17 +1,23 @@
-"""Files of weights: read without running code, recognised by keys and shapes, loaded whole."""
+"""Files of weights: written whole, read without running code, recognised by keys and shapes."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import pickle
 import struct
+import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gaitzoo._base import GaitModel
 from gaitzoo._registry import (
@@ -111,6 +117,41 @@ def read_safetensors(
         raise ValueError(
             f"{path} is damaged or no safetensors file ({_first_line(error)}); get it again"
         ) from error
+
+
+def write_safetensors(
+    path: Path, state_dict: StateDict, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file that is there as a whole or not at all.
+
+    Args:
+        path: The file; replaced if it exists.
+        state_dict: Parameter name to tensor.
+        metadata: What else the file says.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    tensors = {key: tensor.detach().contiguous() for key, tensor in state_dict.items()}
+    # Beside it under a name of this writer's own: two processes may write the same file at once.
+    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.unfinished")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        safetensors.torch.save_file(
+            tensors, unfinished, metadata={"format": "pt", **(metadata or {})}
+        )
+        # safetensors makes files that nobody else may read; caches and folders are shared.
+        unfinished.chmod(mode)
+        with unfinished.open("rb+") as file:
+            # On the disk before it gets its name, or a crash could leave an empty file.
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def check_file(path: Path, cfg: PretrainedCfg) -> None:
@@ -315,9 +356,24 @@ def _fitting_names(architecture: Architecture, state_dict: StateDict) -> list[st
     return [cfg.name for cfg in architecture.cfgs.values() if has_structure_of(cfg, converted)]
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters unfilled: without memory there is nothing to fill.
+
+    Drawing numbers on the meta device would import a large part of torch first.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            # As a method of a tensor, or as torch.nn.init's function of the same name.
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def has_structure_of(cfg: PretrainedCfg, state_dict: StateDict) -> bool:
     """Whether names and shapes, apart from the classifier's, are those of a cfg's model."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = find_architecture(cfg.architecture).build(**{**cfg.model_args, "num_classes": 0})
     return _shapes_without_classes(model.state_dict()) == _shapes_without_classes(state_dict)
 

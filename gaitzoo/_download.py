@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import uuid
 import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -23,7 +20,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
 
 from gaitzoo._checkpoint import (
     check_file,
@@ -31,6 +27,7 @@ from gaitzoo._checkpoint import (
     read_safetensors,
     read_state_dict,
     to_our_layout,
+    write_safetensors,
 )
 from gaitzoo._registry import PretrainedCfg, StateDict
 
@@ -40,7 +37,7 @@ __all__ = ["converted_file", "download", "published_weights"]
 _CONVERSION = "1"
 
 # The base of all errors of the HTTP library that this version of huggingface_hub is built on.
-_HTTPError = HfHubHTTPError.__bases__[0]
+_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def published_weights(
@@ -68,8 +65,11 @@ def published_weights(
         ConnectionError: If the file is not here and the Hub cannot be reached.
         OSError: If the download cannot be written.
     """
-    if cfg.hub_id is None or cfg.filename is None:
-        raise ValueError(f"expected hub_id and filename in the cfg of {cfg.name}, got none")
+    if cfg.hub_id is None or cfg.filename is None or cfg.sha256 is None:
+        raise ValueError(
+            f"expected hub_id, filename and sha256 in the cfg of {cfg.name}, got {cfg.hub_id}, "
+            f"{cfg.filename}, {cfg.sha256}; files are only read if they are known to be right"
+        )
     kept = converted_file(cfg, cache_dir)
     state_dict = _read_converted(kept, cfg, num_classes)
     if state_dict is not None:
@@ -114,27 +114,17 @@ def _read_converted(kept: Path, cfg: PretrainedCfg, num_classes: int | None) -> 
 
 
 def _keep_converted(kept: Path, cfg: PretrainedCfg, state_dict: StateDict) -> None:
-    tensors = {key: tensor.contiguous() for key, tensor in state_dict.items()}
     metadata = {
-        "format": "pt",
         "conversion": _CONVERSION,
         "source": f"{cfg.hub_id}/{cfg.filename}",
         "source_sha256": cfg.sha256 or "",
         "license": cfg.license,
-        "crc32": json.dumps({key: _checksum(tensor) for key, tensor in tensors.items()}),
+        "crc32": json.dumps({key: _checksum(tensor) for key, tensor in state_dict.items()}),
     }
-    # A name of its own for every writer: two processes may convert the same file at once.
-    unfinished = kept.with_name(f".{uuid.uuid4().hex}.unfinished")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(tensors, unfinished, metadata=metadata)
-        with unfinished.open("rb+") as file:
-            # On the disk before it gets its name, or a crash could leave an empty file.
-            os.fsync(file.fileno())
-        os.replace(unfinished, kept)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+        write_safetensors(kept, state_dict, metadata)
+    except OSError as error:
         warnings.warn(
             f"cannot keep the converted weights of {cfg.name} in {kept.parent} ({error}); they "
             "are used now and converted again next time. Make room or make it writable, or "
@@ -144,7 +134,7 @@ def _keep_converted(kept: Path, cfg: PretrainedCfg, state_dict: StateDict) -> No
 
 
 def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def download(repo_id: str, filename: str, **fetch_args: Any) -> Path:

@@ -141,6 +141,8 @@ def _batches(
 def _run(
     model: GaitModel, sequences: list[Tensor], device: torch.device, dtype: torch.dtype | None
 ) -> Tensor:
+    if len({sequence.dtype for sequence in sequences}) > 1:
+        sequences = [s / 255 if s.dtype == torch.uint8 else s.float() for s in sequences]
     silhouettes, lengths = pad_sequences(sequences)
     if bool((lengths == lengths[0]).all()):
         padded_lengths = None

@@ -208,6 +208,4 @@ def _load_saved(
             f"expected hf-hub:organisation/name or hf-hub:organisation/name@revision, got "
             f"{scheme}:{location}"
         )
-    return load_saved(
-        repo_id, num_classes, revision=revision or None, cache_dir=cache_dir
-    ).train()
+    return load_saved(repo_id, num_classes, revision=revision or None, cache_dir=cache_dir).train()

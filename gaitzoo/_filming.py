@@ -1,4 +1,4 @@
-"""How a walker gets into the frame: projection, alignment or a standing camera, and faults of the segmentation."""
+"""How a walker gets into the frame: projection, alignment, and faults of the segmentation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _raster
-from ._body import Array, Identity, pose
-from ._flesh import Outfit, Slices, grow_limbs, grow_trunk, hem_spheres, keypoints_3d
+from gaitzoo import _raster
+from gaitzoo._body import Array, Identity, pose
+from gaitzoo._flesh import Outfit, Slices, grow_limbs, grow_trunk, hem_spheres, keypoints_3d
 
 _NEAREST = 6.0  # metres between a raw camera and the walker's nearest point
 _CUT = -_raster.OUTSIDE  # a radius that removes a limb
@@ -25,7 +25,7 @@ class SegmentationNoise:
 
     Attributes:
         holes: 0 to 1; at 1 a frame has about four holes of 1 to 4 % of the body's height.
-        ragged: 0 to 1; at 1 the outline wanders by about 2.5 % of the body's height, anew in each
+        ragged: 0 to 1; at 1 the outline wanders by about 2 % of the body's height, anew in each
             frame.
         cut_limbs: 0 to 1; the chance per frame that a forearm, foot or lower leg is missing (for a
             few frames in a row).
@@ -76,10 +76,8 @@ class Camera:
         x, y, _ = self.project(slices.centre)
         x = x - sideways * (slices.front - slices.back) / 2
         # A torso is boxier than an ellipse: the exponent of its support function is below 2.
-        breadth, depth = (
-            np.abs(facing) * slices.breadth,
-            np.abs(sideways) * (slices.front + slices.back) / 2,
-        )
+        breadth = np.abs(facing) * slices.breadth
+        depth = np.abs(sideways) * (slices.front + slices.back) / 2
         half = (breadth**1.75 + depth**1.75) ** (1 / 1.75)
         return x, y, np.maximum(half, 1e-4)
 
@@ -151,9 +149,8 @@ def outline_walk(
     skeleton = pose(identity, phase, effort=effort, arm_freedom=outfit.arm_freedom)
     limbs = grow_limbs(identity, skeleton, outfit)
     trunk = camera.project_slices(grow_trunk(identity, skeleton, outfit))
-    middle, level, half = (
-        values[:, ::-1] for values in trunk
-    )  # crown first: levels grow downwards
+    # Crown first: levels grow downwards.
+    middle, level, half = (values[:, ::-1] for values in trunk)
     profiles = [(middle, level, half)]
     if outfit.hem > 0:
         centres, radius = hem_spheres(identity, skeleton, outfit)
@@ -222,10 +219,10 @@ def _roughen(
     frames, height, width = field.shape
     size = float(body.mean())
     if noise.ragged > 0:
-        cells = (max(2, round(height / size * 22)), max(2, round(width / size * 22)))
+        cells = (max(2, round(height / size * 28)), max(2, round(width / size * 28)))
         bumps = torch.from_numpy(generator.standard_normal((frames, 1, *cells), dtype=np.float32))
         bumps = F.interpolate(bumps, size=(height, width), mode="bilinear", align_corners=False)
-        field = field.add_(bumps[:, 0], alpha=0.04 * noise.ragged * size)
+        field = field.add_(bumps[:, 0], alpha=0.018 * noise.ragged * size)
     if noise.holes > 0:
         most = 8
         count = np.minimum(generator.poisson(4.0 * noise.holes, frames), most)
@@ -248,7 +245,7 @@ def align(
     noise: SegmentationNoise,
     generator: np.random.Generator,
 ) -> tuple[Tensor, Array]:
-    """Fill the frame's height with the body and centre its mass; returns the field and what to add to x."""
+    """Fill the height with the body and centre its mass; returns the field and a shift of x."""
     height, width = size
     frames = len(outline.start)
     _, top, _, bottom = outline.bounds()
@@ -256,8 +253,7 @@ def align(
     if noise.scale_jitter > 0:
         errors = generator.standard_normal((2, frames)) * 0.06 * noise.scale_jitter
         top, bottom = top + errors[0] * body, bottom + errors[1] * body
-    # A little more than the frame, so that the crown's first row is as full as after cropping real
-    # pixels.
+    # A little more than the frame: the crown's first row is as full as after cropping real pixels.
     scale = (height + 0.5) / (bottom - top)
     margin = max(4, height // 10)
     canvas = width + 2 * margin
@@ -265,8 +261,7 @@ def align(
     field = outline.draw(height, canvas)
     middle = np.full((frames, 2), (canvas / 2, height / 2))
     field = _roughen(field, body * scale, middle, noise, generator)
-    # The column at which the running sum of the mass passes its half goes to the middle, as in the
-    # field's pre-treatment.
+    # The column where the running sum of the mass passes its half goes to the middle.
     mass = (0.5 - field).clamp_(0.0, 1.0).sum(dim=1).cumsum_(dim=1)
     column = (mass <= mass[:, -1:] / 2).sum(dim=1).clamp_(width // 2, canvas - width + width // 2)
     first = column - width // 2
@@ -283,7 +278,7 @@ def film(
     noise: SegmentationNoise,
     generator: np.random.Generator,
 ) -> Tensor:
-    """Place the walker in a standing camera's picture that the whole walk fits into; returns the field."""
+    """Film with a standing camera that sees the whole walk; returns the field."""
     height, width = size
     way = np.zeros((len(travelled), 3))
     way[:, 0] = travelled - (travelled[0] + travelled[-1]) / 2

@@ -1,8 +1,8 @@
-"""What covers the bones: limbs, trunk, hair, clothes and bags of a walker, as shapes whose outlines
-are easy to draw.
+"""What covers a walker's bones: limbs, trunk, hair, clothes and bags.
 
-Limbs are spheres swept along a segment; trunk and head are a stack of level, nearly elliptical
-slices; a coat's skirt is the hull of the hips and of the two legs at the hem.
+All are shapes whose outlines are easy to draw. Limbs are spheres swept along a segment; trunk and
+head are a stack of level, nearly elliptical slices; a coat's skirt is the hull of the hips and of
+the two legs at the hem.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._body import SHOE_RADII, SIDES, Array, Identity, Skeleton
+from gaitzoo._body import SHOE_RADII, SIDES, Array, Identity, Skeleton
 
 CONDITIONS = ("normal", "bag", "coat")
 _BAGS = ("backpack", "shoulder bag", "hand bag")
@@ -106,7 +106,7 @@ def draw_outfit(condition: str, generator: np.random.Generator) -> Outfit:
 
 @dataclass(frozen=True)
 class Limbs:
-    """Swept spheres: ends ``[T, M, 3]``, radii ``[M]`` (metres), and each one's part of the body (for cutting)."""
+    """Swept spheres: ends ``[T, M, 3]``, radii ``[M]`` (metres), and their parts of the body."""
 
     start: Array
     end: Array
@@ -117,7 +117,7 @@ class Limbs:
 
 @dataclass(frozen=True)
 class Slices:
-    """Level slices from below upwards: centres ``[T, K, 3]``, yaw ``[T, K]``, half sizes ``[K]`` in metres."""
+    """Level slices, lowest first: centres ``[T, K, 3]``, yaw ``[T, K]``, half sizes ``[K]``."""
 
     centre: Array
     yaw: Array
@@ -218,7 +218,7 @@ def _bag(
 
 
 def _refinement(count: int, steps: int) -> Array:
-    """Matrix ``[(count - 1) * steps + 1, count]`` that runs a smooth curve through control points."""
+    """Matrix ``[(count - 1) * steps + 1, count]`` that puts a smooth curve through points."""
     rows = []
     for position in np.arange((count - 1) * steps + 1) / steps:
         left = min(int(position), count - 2)
@@ -300,7 +300,7 @@ def hem_spheres(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> tuple
 
 
 def keypoints_3d(identity: Identity, skeleton: Skeleton) -> Array:
-    """The 17 COCO keypoints ``[T, 17, 3]``: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles."""
+    """The 17 COCO keypoints ``[T, 17, 3]``: five of the face, then pairs down to the ankles."""
     size = identity.stature * identity.head_size
     axis = skeleton.crown - skeleton.chin
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from typing_extensions import Self
 
 from gaitzoo._base import GaitModel
-from gaitzoo._checkpoint import load_into, num_classes_in, read_state_dict
+from gaitzoo._checkpoint import load_into, num_classes_in, read_state_dict, write_safetensors
 from gaitzoo._download import download
 from gaitzoo._registry import PretrainedCfg, find_architecture
 
@@ -23,17 +21,18 @@ __all__ = ["HubAdapter", "load_saved"]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 CARD_SECTIONS = {
-    "license": "not stated",
-    "training_data": "not stated",
+    "license": "not stated by whoever saved this model",
+    "training_data": "Not stated by whoever saved this model.",
     "intended_use": (
         "Research on gait recognition: comparing walking people by their silhouettes. Identifying "
         "people without their knowledge is illegal in many places and not an intended use."
     ),
     "limits": (
         "Not evaluated beyond the results above. Expect it to fail on views, clothing, bags, "
-        "frame rates and segmentation unlike its training data."
+        "frame rates and segmentation unlike its training data. Distances are no probabilities: "
+        "a threshold must be chosen on data like yours."
     ),
-    "results": "none measured",
+    "results": "None measured.",
 }
 
 _CARD = """---
@@ -42,17 +41,19 @@ _CARD = """---
 
 # {{ name }}
 
-A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) library.
+A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) library: sequences of
+silhouettes in, embeddings to compare walking people by out.
 
 | | |
 |---|---|
 | Architecture | `{{ architecture }}` |
-| Tag | `{{ tag }}` |
+| Tag | {{ tag }} |
 | Model arguments | `{{ model_args }}` |
 | Classes | {{ num_classes }} |
 | Parameters | {{ parameters }} |
 | Input | {{ input_size }}, values in {{ value_range }} |
-| Embedding | {{ embedding }}, {{ num_parts }} parts of {{ num_features }} channels, {{ distance }} |
+| Embedding | {{ embedding }}; {{ num_parts }} parts of {{ num_features }} channels |
+| Distance | {{ distance }}, mean over parts |
 | Paper | {{ paper }} |
 | Licence of the weights | {{ license }} |
 | gaitzoo version | {{ version }} |
@@ -62,8 +63,9 @@ A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) libr
 ```python
 import gaitzoo
 
-model = gaitzoo.create_model("hf-hub:ORGANISATION/NAME").eval()
-embeddings = gaitzoo.embed(model, [gaitzoo.load_silhouettes("folder_of_frames")])
+model = gaitzoo.create_model("{{ source }}").eval()
+silhouettes = gaitzoo.load_silhouettes("folder_of_frames")
+embeddings = gaitzoo.embed(model, [silhouettes])
 ```
 
 ## Training data
@@ -109,38 +111,79 @@ class HubAdapter(
             )
         self.model = model
         self.card_sections = dict(card_sections or {})
+        self.source = "local-dir:PATH_OF_THIS_FOLDER"
 
     def save(self, save_directory: str | Path) -> Path:
         """Writes config, weights and card; returns the folder."""
         self.save_pretrained(save_directory)
         return Path(save_directory)
 
+    def push_to_hub(self, repo_id: str, **push_args: Any) -> str:
+        """Uploads config, weights and card in one commit, as the mixin does.
+
+        Args:
+            repo_id: ``"organisation/name"``, or ``"name"`` for the user's own.
+            **push_args: As for the mixin.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ValueError: If ``repo_id`` is no repository name.
+            PermissionError: If the Hub does not let this user write there.
+            ConnectionError: If the Hub answers with another error.
+        """
+        try:
+            if "/" not in repo_id:
+                # The card names the repository in full, which only the Hub can say.
+                repo_id = (
+                    HfApi(token=push_args.get("token"))
+                    .create_repo(repo_id, private=push_args.get("private"), exist_ok=True)
+                    .repo_id
+                )
+            branch = push_args.get("branch")
+            self.source = f"hf-hub:{repo_id}" + (f"@{branch}" if branch else "")
+            return super().push_to_hub(repo_id, **push_args)
+        except HFValidationError as error:
+            raise ValueError(
+                f"expected a Hub repository 'organisation/name', got {repo_id!r}"
+            ) from error
+        except HfHubHTTPError as error:
+            if error.response.status_code in (401, 403):
+                raise PermissionError(
+                    f"the Hub does not let you write to {repo_id!r}; log in with 'hf auth login' "
+                    f"or pass token=... of somebody who may ({error})"
+                ) from error
+            raise ConnectionError(f"cannot push to {repo_id!r}: {error}") from error
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        name_or_path: str | Path,
+        *,
+        num_classes: int | None = None,
+        **fetch_args: Any,
+    ) -> Self:
+        """Loads a model from a folder, or else from the Hub.
+
+        Not the mixin's way, which reads the configuration itself and reports other errors.
+
+        Args:
+            name_or_path: A folder on disk or a Hub repository.
+            num_classes: As for :func:`load_saved`.
+            **fetch_args: As for :func:`load_saved`.
+        """
+        folder = Path(name_or_path)
+        location = folder if folder.is_dir() else str(name_or_path)
+        return cls(load_saved(location, num_classes, **fetch_args))
+
     def _save_pretrained(self, save_directory: Path) -> None:
         (save_directory / CONFIG).write_text(
             json.dumps(model_config(self.model), indent=2, sort_keys=True) + "\n", encoding="utf-8"
         )
-        tensors = {key: t.detach().contiguous() for key, t in self.model.state_dict().items()}
-        # Written beside and moved, so that an interrupted save never leaves half a file.
-        unfinished = save_directory / f"{WEIGHTS}.unfinished"
-        safetensors.torch.save_file(tensors, unfinished, metadata={"format": "pt"})
-        os.replace(unfinished, save_directory / WEIGHTS)
-
-    @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, num_classes: int | None = None, **fetch_args: Any
-    ) -> HubAdapter:
-        fetch_args = {key: fetch_args[key] for key in _FETCH_ARGS if key in fetch_args}
-        config = _read_config(_fetch(model_id, CONFIG, **fetch_args))
-        weights = _fetch(model_id, WEIGHTS, **fetch_args)
-        state_dict = read_state_dict(weights)
-        model = _build(config, num_classes, num_classes_in(state_dict), model_id)
-        load_into(
-            model,
-            state_dict,
-            weights,
-            new_classifier=model.num_classes != num_classes_in(state_dict),
-        )
-        return cls(model.eval())
+        write_safetensors(save_directory / WEIGHTS, self.model.state_dict())
+        # The mixin keeps a card that is there, even if it speaks of another model.
+        self.generate_model_card().save(save_directory / "README.md")
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card: what the model is, what it was trained on, and what it is not for."""
@@ -149,39 +192,51 @@ class HubAdapter(
         sections = CARD_SECTIONS | _sections_of(cfg) | self.card_sections
         card_data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         card_data.pipeline_tag = "image-feature-extraction"
-        card_data.license = sections["license"] if sections["license"] in _SPDX else "other"
+        if sections["license"] != CARD_SECTIONS["license"]:
+            known = sections["license"].lower() in _SPDX
+            card_data.license = sections["license"].lower() if known else "other"
         return ModelCard.from_template(
             card_data=card_data,
             template_str=_CARD,
-            name=cfg.name,
+            name=cfg.name or config["architecture"],
             architecture=config["architecture"],
-            tag=cfg.tag or "none",
+            tag=f"`{cfg.tag}`" if cfg.tag else "none",
             model_args=json.dumps(config["model_args"]),
             num_classes=self.model.num_classes,
             parameters=f"{sum(p.numel() for p in self.model.parameters()):,}",
-            input_size=f"{cfg.input_size[0]} x {cfg.input_size[1]} pixels",
+            input_size=f"{cfg.input_size[0]} x {cfg.input_size[1]} pixels (height x width)",
             value_range=list(cfg.value_range),
             embedding=cfg.embedding.replace("_bn", " the batch-norm neck"),
             num_parts=self.model.num_parts,
             num_features=self.model.num_features,
             distance=cfg.distance,
             paper=cfg.paper or "none",
+            source=self.source,
             version=config["gaitzoo_version"],
             **sections,
         )
 
 
-_FETCH_ARGS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-_SPDX = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
+_SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
 
 
 def _sections_of(cfg: PretrainedCfg) -> dict[str, str]:
-    known = {"license": cfg.license, "training_data": cfg.training_data}
-    known = {key: text for key, text in known.items() if text not in ("unknown", "none")}
-    if cfg.has_weights and cfg.metrics:
+    """What the card says by itself: only of weights that exist, for others nothing is known."""
+    if not cfg.has_weights:
+        return {}
+    known = {}
+    if cfg.license != "unknown":
+        known["license"] = f"as the published weights of `{cfg.name}`: {cfg.license}"
+        if cfg.license.lower() in _SPDX:
+            known["license"] = cfg.license
+    if cfg.training_data != "none":
+        known["training_data"] = f"The published weights of `{cfg.name}`: {cfg.training_data}"
+    if cfg.metrics:
         rows = "\n".join(f"- {name}: {value}" for name, value in cfg.metrics.items())
-        who = "measured with this library" if cfg.reproduced else "published by the authors"
-        known["results"] = f"As {who}:\n\n{rows}"
+        who = "measured with this library" if cfg.reproduced else "published by their authors"
+        known["results"] = (
+            f"Of the weights of `{cfg.name}`, {who}; not measured again on this copy:\n\n{rows}"
+        )
     return known
 
 
@@ -198,10 +253,38 @@ def model_config(model: GaitModel) -> dict[str, Any]:
     }
 
 
+def load_saved(
+    location: str | Path, num_classes: int | None = None, **fetch_args: Any
+) -> GaitModel:
+    """Loads a model that ``save_pretrained`` or ``push_to_hub`` wrote.
+
+    Args:
+        location: A folder (as ``Path``) or a Hub repository (as ``str``).
+        num_classes: Another class count drops the saved classifier (0 = no classifier).
+        **fetch_args: ``revision``, ``cache_dir``, ``token``, ``local_files_only``,
+            ``force_download``, for repositories.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        FileNotFoundError: If there is no such repository, or it lacks a file.
+        ConnectionError: If the files are not in the cache and the Hub cannot be reached.
+        ValueError: If the files are of another model, damaged, or do not fit exactly.
+    """
+    config = _read_config(_fetch(location, CONFIG, **fetch_args))
+    weights = _fetch(location, WEIGHTS, **fetch_args)
+    state_dict = read_state_dict(weights, num_classes)
+    classes_in_file = num_classes_in(state_dict)
+    model = _build(config, classes_in_file if num_classes is None else num_classes, location)
+    load_into(model, state_dict, weights, new_classifier=model.num_classes != classes_in_file)
+    return model.eval()
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        config = _tuples(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     wanted = {"architecture": str, "model_args": dict, "pretrained_cfg": dict}
     if not isinstance(config, dict) or not all(
@@ -214,19 +297,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _build(
-    config: dict[str, Any], num_classes: int | None, classes_in_file: int, where: str
-) -> GaitModel:
-    architecture = find_architecture(config["architecture"])
-    classes = classes_in_file if num_classes is None else num_classes
+def _build(config: dict[str, Any], num_classes: int, where: str | Path) -> GaitModel:
     known_fields = PretrainedCfg.__dataclass_fields__
-    cfg_fields = {
-        k: _tuples(v) for k, v in config["pretrained_cfg"].items() if k in known_fields
-    }
+    cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
     try:
-        model_args = {k: _tuples(v) for k, v in config["model_args"].items()}
-        model = architecture.build(**{**model_args, "num_classes": classes})
-        model.pretrained_cfg = replace(PretrainedCfg(**cfg_fields))
+        architecture = find_architecture(config["architecture"])
+        model_args = config["model_args"]
+        model = architecture.build(**{**model_args, "num_classes": num_classes})
+        model.pretrained_cfg = PretrainedCfg(**cfg_fields)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{CONFIG} of {where} does not describe a {config['architecture']} that this version "
@@ -238,60 +316,18 @@ def _build(
 def _tuples(value: Any) -> Any:
     """JSON has lists only; the models' arguments are tuples."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
+        return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _fetch(model_id: str, filename: str, **fetch_args: Any) -> Path:
-    """A file of a saved model, from a folder or the Hub; clear errors instead of HTTP ones."""
-    if os.path.isdir(model_id):
-        path = Path(model_id, filename)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"expected {filename} in {model_id}, got a folder without it; folders written by "
-                "save_pretrained have it, other files load with checkpoint_path=..."
-            )
-        return path
-    return download(model_id, filename, **fetch_args)
-
-
-def download(repo_id: str, filename: str, **fetch_args: Any) -> Path:
-    """Downloads a file from the Hub, or finds it in the cache.
-
-    Args:
-        repo_id: ``"organisation/name"``.
-        filename: Path inside the repository.
-        **fetch_args: ``revision``, ``cache_dir``, ``token``, ``local_files_only``,
-            ``force_download``, as for ``hf_hub_download``.
-
-    Raises:
-        FileNotFoundError: If there is no such repository, revision or file.
-        ConnectionError: If the Hub cannot be reached and the file is not in the cache.
-        ValueError: If ``repo_id`` is no repository name.
-    """
-    where = f"{filename!r} of the Hub repository {repo_id!r}"
-    try:
-        return Path(hf_hub_download(repo_id, filename, **fetch_args))
-    except HFValidationError as error:
-        raise ValueError(
-            f"expected a folder that exists or a Hub repository 'organisation/name', got "
-            f"{repo_id!r}"
-        ) from error
-    except RepositoryNotFoundError as error:
+def _fetch(location: str | Path, filename: str, **fetch_args: Any) -> Path:
+    """A file of a saved model, from a folder or the Hub."""
+    if isinstance(location, str):
+        return download(location, filename, **fetch_args)
+    path = location / filename
+    if not path.is_file():
         raise FileNotFoundError(
-            f"cannot get {where}: there is no such repository, or it is private (log in with "
-            "'hf auth login')"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(
-            f"cannot get {where}: it has no revision {fetch_args.get('revision')!r}"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ConnectionError(
-            f"cannot get {where}: it is not in the cache and the Hub cannot be reached (is the "
-            "network up? is HF_HUB_OFFLINE set?)"
-        ) from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(f"cannot get {where}: the repository has no such file") from error
-    except HfHubHTTPError as error:
-        raise ConnectionError(f"cannot get {where}: the Hub answered with {error}") from error
+            f"expected {filename} in {location}, got a folder without it; folders written by "
+            "save_pretrained have it, other files load with checkpoint_path=..."
+        )
+    return path

@@ -55,8 +55,8 @@ def identify(
     model: GaitModel,
     gallery: Iterable[Any],
     probes: Iterable[Any],
-    gallery_labels: Sequence[str] | Sequence[int],
-    probe_labels: Sequence[str] | Sequence[int] | None = None,
+    gallery_labels: Sequence[str | int],
+    probe_labels: Sequence[str | int] | None = None,
     *,
     exclude: Tensor | None = None,
     top: int = 5,
@@ -131,7 +131,7 @@ def identify(
 
 
 def _nearest(
-    distances: Tensor, allowed: Tensor, labels: Sequence[str] | Sequence[int], top: int
+    distances: Tensor, allowed: Tensor, labels: Sequence[str | int], top: int
 ) -> tuple[Match, ...]:
     order = distances.masked_fill(~allowed, torch.inf).argsort(stable=True)
     order = order[: min(top, int(allowed.sum()))].tolist()

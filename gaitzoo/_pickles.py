@@ -64,8 +64,8 @@ def load_array_pickle(path: Path) -> np.ndarray:
     except _ERRORS as error:
         raise ValueError(
             f"Expected a pickled numpy array of numbers in {path}, got: "
-            f"{str(error) or type(error).__name__}. Nothing else is unpickled; write the array again, "
-            f"best with numpy.save."
+            f"{str(error) or type(error).__name__}. Nothing else is unpickled; write the array "
+            f"again, best with numpy.save."
         ) from error
     return loaded.value
 

@@ -1,8 +1,7 @@
-"""Draw moving shapes by their distance to the outline: one ``[T, H, W]`` field per clip, negative
-inside, in pixels.
+"""Draw moving shapes by their distance to the outline.
 
-Everything works on whole clips, in place and in the smallest window that holds a shape during the
-clip.
+A clip is one field ``[T, H, W]`` of distances in pixels, negative inside. Everything works on whole
+clips, in place and in the smallest window that holds a shape during the clip.
 """
 
 from __future__ import annotations

@@ -201,6 +201,11 @@ class DyGait(GaitModel):
         bn_order: Order of the statistics of ``head="bnneck"``; ``"part"`` in the authors' files
             (inferred), ``"channel"`` in those of later frameworks.
 
+    Shapes:
+        silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8; H is 64 (128 for Gait3D), W even.
+        lengths: ``[N]`` int64, valid frames per sequence; ``None`` means all ``T``.
+        returns: :class:`GaitOutput` with ``[N, P, C]`` embeddings and ``[N, P, K]`` logits.
+
     Raises:
         ValueError: If an argument has none of the values named here.
 

@@ -184,9 +184,7 @@ def _draw_panel(
         draw.text((x, bottom + 2 + number * _LINE), text, fill=ink, font=font)
 
 
-def _shorten(
-    text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> str:
+def _shorten(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
     """Cuts the middle out of a line that is wider than ``width`` pixels."""
     shown = text
     for kept in range(len(text) - 1, 1, -1):

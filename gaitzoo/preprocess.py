@@ -39,6 +39,11 @@ def as_frames(frames: Tensor | np.ndarray) -> Tensor:
         >>> as_frames(torch.tensor([[[0.0, 0.5, 1.0]]]))
         tensor([[[  0, 128, 255]]], dtype=torch.uint8)
     """
+    return _as_grey_levels(_check_frames(frames))
+
+
+def _check_frames(frames: Tensor | np.ndarray) -> Tensor:
+    """Checks silhouettes; gives floats in [0, 1] as they are and all else as grey levels."""
     if isinstance(frames, np.ndarray):
         frames = _from_numpy(frames)
     if not isinstance(frames, Tensor) or frames.is_complex():
@@ -61,7 +66,7 @@ def as_frames(frames: Tensor | np.ndarray) -> Tensor:
     if frames.dtype == torch.bool:
         return frames.to(torch.uint8) * 255
     if frames.is_floating_point():
-        return _from_unit_floats(frames)
+        return _check_unit_floats(frames)
     if frames.dtype != torch.uint8:
         frames = frames.to(torch.int64)
     lowest, highest = (int(bound) for bound in torch.aminmax(frames))
@@ -90,16 +95,20 @@ def _from_numpy(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames))
 
 
-def _from_unit_floats(frames: Tensor) -> Tensor:
-    """Rounds floats in [0, 1] to grey levels; refuses everything else."""
-    frames = frames.float()
+def _check_unit_floats(frames: Tensor) -> Tensor:
+    """Refuses floats outside [0, 1]."""
     lowest, highest = (float(bound) for bound in torch.aminmax(frames))
     if not (lowest >= 0 and highest <= 1):  # written so that NaN fails as well
         raise ValueError(
             f"Expected float silhouettes in [0, 1], got values from {lowest:g} to {highest:g}. "
             f"Divide grey levels by 255 or cast them to uint8; replace NaN before."
         )
-    return _to_grey_levels(frames * 255)
+    return frames
+
+
+def _as_grey_levels(frames: Tensor) -> Tensor:
+    """Rounds checked floats to grey levels; gives uint8 as it is."""
+    return _to_grey_levels(frames.float() * 255) if frames.is_floating_point() else frames
 
 
 def _to_grey_levels(values: Tensor) -> Tensor:
@@ -220,12 +229,15 @@ class SilhouetteTransform:
     def align(self, frames: Tensor | np.ndarray) -> Tensor:
         """Crops, resizes and cuts, but leaves grey levels: a quarter of the memory of floats.
 
+        Floats that need no resizing stay floats, so that nothing is rounded.
+
         Args:
             frames: ``[T, h, w]``; booleans, integers in 0..255 (only 0 and 1: taken as a mask),
                 or floats in [0, 1].
 
         Returns:
-            ``[T', H, W]`` uint8 in 0..255 on the device of ``frames``; may share its memory.
+            ``[T', H, W]`` on the device of ``frames``, uint8 in 0..255 or floats in [0, 1]; may
+            share the memory of ``frames``.
 
         Raises:
             TypeError: If ``frames`` is no tensor or array of plain numbers.
@@ -236,11 +248,11 @@ class SilhouetteTransform:
             torch.uint8
         """
         height, width = self.input_size
-        frames = as_frames(frames)
+        frames = _check_frames(frames)
         if frames.shape[1:] == (height, width):
             return frames
         if frames.shape[1:] != (height, height):
-            frames = _normalize_frames(frames, height)
+            frames = _normalize_frames(_as_grey_levels(frames), height)
         margin = (height - width) // 2
         return frames[:, :, margin : margin + width].contiguous()
 
@@ -257,7 +269,8 @@ class SilhouetteTransform:
             TypeError: If ``frames`` is no tensor or array of plain numbers.
             ValueError: If shape or values are out of range, or all raw masks are empty.
         """
-        return self.align(frames).float() / 255
+        aligned = self.align(frames)
+        return aligned.float() if aligned.is_floating_point() else aligned.float() / 255
 
 
 def create_transform(model_or_cfg: object) -> SilhouetteTransform:

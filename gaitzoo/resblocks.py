@@ -320,18 +320,19 @@ class Freezable(nn.Module):
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Leaves the running statistics alone: the first of two equal passes has updated them."""
-    norms = [
-        layer
-        for layer in block.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
-    ]
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    counted = [None if count is None else count.clone() for count in counts]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count, before in zip(norms, momenta, counts, counted, strict=True):
+            norm.momentum = momentum
+            if count is not None and before is not None:
+                count.copy_(before)
 
 
 def _shortcut3d(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from . import _raster
-from ._body import Array, Identity, check_seed, sample_identity, stride_length, vary_style
-from ._filming import Camera, SegmentationNoise, align, cut_limbs, film, outline_walk
-from ._flesh import CONDITIONS, draw_outfit
+from gaitzoo import _raster
+from gaitzoo._body import Array, Identity, check_seed, sample_identity, stride_length, vary_style
+from gaitzoo._filming import Camera, SegmentationNoise, align, cut_limbs, film, outline_walk
+from gaitzoo._flesh import CONDITIONS, draw_outfit
 
 __all__ = [
     "Identity",
@@ -96,8 +96,8 @@ def render_walk(
             it from the seed.
 
     Raises:
-        ValueError: An argument is outside its range. TypeError: ``identity`` or ``noise`` is of
-        another class, or a count or seed is not an integer.
+        ValueError: An argument is outside its range.
+        TypeError: ``identity`` or ``noise`` is of another class, or a count or seed no integer.
 
     Example:
         >>> walk = render_walk(Identity(), frames=8, view=36.0, condition="coat", size=(128, 88))
@@ -106,11 +106,14 @@ def render_walk(
     """
     if not isinstance(identity, Identity):
         raise TypeError(
-            f"identity must be an Identity, got {type(identity).__name__}; use sample_identity(seed)."
+            f"identity must be an Identity, got {type(identity).__name__}; "
+            "use sample_identity(seed)."
         )
     _check_camera(view, elevation, speed)
     _check_clip(condition, frames, size, noise)
     check_seed(seed)
+    if phase is not None and not math.isfinite(phase):
+        raise ValueError(f"phase must be finite or None, got {phase}; 0 is the left heel's strike.")
     noise = noise or SegmentationNoise()
 
     generator = np.random.default_rng(np.random.SeedSequence((2, seed)))
@@ -170,7 +173,7 @@ def _check_clip(
         raise ValueError("frames must be 1 or more, got 0; a gait cycle takes about 26 frames.")
     if len(size) != 2 or any(not isinstance(side, int) or side < 16 for side in size):
         raise ValueError(
-            f"size must be (height, width) with integers of 16 or more, got {size!r}; e.g. (64, 44)."
+            f"size must be (height, width), integers of 16 or more, got {size!r}; e.g. (64, 44)."
         )
     if noise is not None and not isinstance(noise, SegmentationNoise):
         raise TypeError(
@@ -180,8 +183,7 @@ def _check_clip(
 
 
 class WalkerSample(NamedTuple):
-    """One item of :class:`SyntheticWalkers`; a named tuple, so that ``DataLoader`` batches it as it
-    is.
+    """One item of :class:`SyntheticWalkers`; ``DataLoader`` batches named tuples by itself.
 
     Attributes:
         silhouettes: ``[T, H, W]`` uint8 in 0..255.
@@ -263,10 +265,12 @@ class SyntheticWalkers(Dataset[WalkerSample]):
         check_seed(seed)
         if num_identities < 1 or first_identity + num_identities > self._PEOPLE_PER_SEED:
             raise ValueError(
-                f"identities {first_identity} to {first_identity + num_identities - 1} were asked for; "
-                f"need at least one, and numbers below {self._PEOPLE_PER_SEED}; use another seed."
+                "num_identities must be 1 or more and first_identity + num_identities at most "
+                f"{self._PEOPLE_PER_SEED}, got {num_identities} and {first_identity}; "
+                "use another seed for more people."
             )
-        shortest, longest = (frames, frames) if isinstance(frames, int) else frames
+        shortest, longest = frames if isinstance(frames, Sequence) else (frames, frames)
+        check_seed(longest, "frames")
         if not sequences or not views:
             raise ValueError("sequences and views must not be empty; e.g. views=(0, 90).")
         for condition, number in sequences:

@@ -183,9 +183,7 @@ def test_copies_and_saved_models_are_the_same_model(name, tmp_path):
         pickle.loads(pickle.dumps(model)),
         type(model).from_pretrained(tmp_path / "saved"),
         gaitzoo.create_model(f"local-dir:{tmp_path / 'saved'}").eval(),
-        gaitzoo.create_model(
-            name, checkpoint_path=tmp_path / "saved" / "model.safetensors"
-        ).eval(),
+        gaitzoo.create_model(name, checkpoint_path=tmp_path / "saved" / "model.safetensors").eval(),
     ):
         assert torch.equal(other(batch).embeddings, wanted)
         assert other.model_args == {**model.model_args, "num_classes": model.num_classes}
@@ -238,7 +236,7 @@ def test_bad_input_is_refused_with_a_reason(name):
 def test_wrong_channel_count_is_refused(name):
     model = make(name)
     height, width = model.pretrained_cfg.input_size
-    with pytest.raises(ValueError, match="input channel|expected silhouettes"):
+    with pytest.raises(ValueError, match=r"input channel|expected silhouettes"):
         model(torch.rand(2, model.in_channels + 1, 6, height, width))
 
 

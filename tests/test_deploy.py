@@ -43,8 +43,10 @@ def test_exports_with_any_number_of_sequences_and_frames(name, with_lengths):
     frames = torch.export.Dim("T", min=6, max=4096)
     time = 1 if batch.ndim == 4 else 2
     arguments = (batch, lengths) if with_lengths else (batch,)
-    shapes = ({0: sequences, time: frames}, {0: sequences}) if with_lengths else (
-        {0: sequences, time: frames},
+    shapes = (
+        ({0: sequences, time: frames}, {0: sequences})
+        if with_lengths
+        else ({0: sequences, time: frames},)
     )
     program = torch.export.export(model, arguments, dynamic_shapes=shapes).module()
     for frame_counts in ((6,), (8, 2, 5), (12, 1, 3, 30)):

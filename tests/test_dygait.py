@@ -279,7 +279,9 @@ def test_single_stage_is_one_stage():
     assert block.stage2 is None
 
 
-@pytest.mark.parametrize(("frames", "played", "out"), [(1, 3, 1), (2, 4, 1), (3, 3, 1), (4, 4, 1), (5, 5, 1), (6, 6, 2)])
+@pytest.mark.parametrize(
+    ("frames", "played", "out"), [(1, 3, 1), (2, 4, 1), (3, 3, 1), (4, 4, 1), (5, 5, 1), (6, 6, 2)]
+)
 def test_frame_counts(frames, played, out):
     model = gaitzoo.create_model("dygait_tiny").eval()
     clip = torch.rand(1, frames, 16, 12)
@@ -311,7 +313,9 @@ def test_bn_order_changes_logits_only(tmp_path):
 
 def test_embedding_side_of_the_batch_norm():
     for name, side in (("dygait.casiab", "after_bn"), ("dygait.grew", "before_bn")):
-        model = gaitzoo.create_model(name, channels=(2, 2, 2, 2)[: 3 if "casiab" in name else 4], num_classes=3).eval()
+        model = gaitzoo.create_model(
+            name, channels=(2, 2, 2, 2)[: 3 if "casiab" in name else 4], num_classes=3
+        ).eval()
         assert model.pretrained_cfg.embedding == side
         torch.nn.init.constant_(model.neck.bn.bias, 5.0)
         torch.nn.init.zeros_(model.neck.bn.weight)

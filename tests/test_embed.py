@@ -65,6 +65,13 @@ def test_anything_that_is_a_silhouette_sequence_is_taken(model):
     assert relative_error(same[2], same[0]) < 1e-5
 
 
+def test_floats_are_not_rounded(model):
+    sequence = torch.rand(6, 16, 12)
+    with torch.no_grad():
+        wanted = model(sequence[None]).embeddings
+    assert relative_error(gaitzoo.embed(model, [sequence], progress=False), wanted) < 1e-6
+
+
 def test_mode_device_and_type_are_left_as_they_were(model):
     model.train()
     model.neck.eval()

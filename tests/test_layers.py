@@ -72,7 +72,9 @@ def test_gem_of_empty_bands_is_finite(flush):
 def test_gem_with_exponent_one_is_the_mean_and_keeps_constants():
     x = torch.rand(2, 3, 4, 5)
     torch.testing.assert_close(GeMHPP((1,), p=1.0)(x)[:, 0], x.mean((2, 3)))
-    torch.testing.assert_close(GeMHPP((2,))(torch.full((1, 1, 4, 5), 0.3)), torch.full((1, 2, 1), 0.3))
+    torch.testing.assert_close(
+        GeMHPP((2,))(torch.full((1, 1, 4, 5), 0.3)), torch.full((1, 2, 1), 0.3)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -146,7 +148,9 @@ def test_part_neck_orders_differ_in_logits():
     channel.load_state_dict(part.state_dict())
     x = torch.randn(2, 3, 4)
     assert (part(x)[1] - channel(x)[1]).abs().max() > 1e-3
-    with pytest.raises(ValueError, match='"part" or "channel", got "row"'.replace('"row"', "'row'")):
+    with pytest.raises(
+        ValueError, match='"part" or "channel", got "row"'.replace('"row"', "'row'")
+    ):
         PartBNNeck(3, 4, 2, "row")
 
 
@@ -179,7 +183,9 @@ def test_local_temporal_aggregation_joins_three_frames():
     x = torch.randn(2, 2, 8, 3, 4)
     y = aggregate(x)
     for t in range(2):
-        wanted = torch.einsum("ncthw,dct->ndhw", x[:, :, 3 * t : 3 * t + 3], aggregate.conv.weight[..., 0, 0])
+        wanted = torch.einsum(
+            "ncthw,dct->ndhw", x[:, :, 3 * t : 3 * t + 3], aggregate.conv.weight[..., 0, 0]
+        )
         torch.testing.assert_close(y[:, :, t], F.leaky_relu(wanted, 0.01))
     assert y.shape[2] == 2
     lengths = torch.tensor([8, 5])

@@ -1,0 +1,8 @@
+"""Runs the command line: ``python -m gaitzoo``."""
+
+import sys
+
+from gaitzoo.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

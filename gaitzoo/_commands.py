@@ -1,0 +1,297 @@
+"""What the commands of the command line do; :mod:`gaitzoo.cli` says how they are called."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tabulate import tabulate
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gaitzoo._cli_files import (
+    Clips,
+    check_output,
+    find_sequences_at,
+    load_model,
+    name_sequences,
+    write,
+)
+from gaitzoo._demo import FRAMES, VIEWS, Trial, try_on_walkers
+from gaitzoo._embed import embed
+from gaitzoo._factory import create_model
+from gaitzoo._identify import Identification, Match, identify
+from gaitzoo._registry import PretrainedCfg, list_models, list_tags, model_info
+from gaitzoo.files import SequencePath
+from gaitzoo.pictures import Panel, contact_sheet, evenly_spaced
+
+__all__ = ["DEMO_PICTURE", "run_demo", "run_embed", "run_identify", "run_models"]
+
+DEMO_PICTURE = "gaitzoo-demo.png"
+_FRAMES_SHOWN = 5
+_MATCHES_SHOWN = 3
+_PROBES_SHOWN = 24
+_DEMO_PROBES_SHOWN = 12
+
+
+def run_models(options: argparse.Namespace) -> None:
+    """Lists models, as a table or as JSON."""
+    names = list_models(options.pattern)
+    if "." not in options.pattern:
+        names = [f"{name}.{tag}".rstrip(".") for name in names for tag in list_tags(name)]
+    if not names:
+        raise ValueError(f"no model is named like {options.pattern!r}; 'gaitzoo models' lists all")
+    cfgs = [model_info(name) for name in names]
+    if options.json:
+        print(json.dumps([_cfg_as_json(cfg) for cfg in cfgs], indent=2))
+        return
+    rows = [
+        (
+            cfg.name,
+            f"{_count_parameters(cfg):,}",
+            "{} x {}".format(*cfg.input_size),
+            _weights_column(cfg),
+            cfg.metrics.get("rank1", ""),
+            cfg.license,
+        )
+        for cfg in cfgs
+    ]
+    print(
+        tabulate(
+            rows,
+            ("model", "parameters", "input", "weights", "Rank-1 %", "licence of the weights"),
+            colalign=("left", "right", "right", "right", "right", "left"),
+            disable_numparse=True,
+        )
+    )
+    print(
+        "\nParameters include the classifier of the data set. Rank-1 is as published; "
+        "'gaitzoo models\nPATTERN --json' says under which protocol, and all else that is known."
+    )
+
+
+def _cfg_as_json(cfg: PretrainedCfg) -> dict[str, Any]:
+    known = {
+        "name": cfg.name,
+        "parameters": _count_parameters(cfg),
+        "has_weights": cfg.has_weights,
+        **cfg.to_dict(),
+    }
+    if cfg.has_weights:
+        del known["unavailable"]
+    return known
+
+
+def _weights_column(cfg: PretrainedCfg) -> str:
+    if not cfg.has_weights:
+        return "none"
+    return "yes" if cfg.size is None else f"{cfg.size / 1e6:.1f} MB"
+
+
+class _SkipNormal(TorchFunctionMode):
+    """Leaves out draws from a normal distribution.
+
+    On the meta device, where values do not exist, they alone import sympy, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _count_parameters(cfg: PretrainedCfg) -> int:
+    """Parameters with the classifier, counted without allocating them."""
+    with torch.device("meta"), _SkipNormal():
+        model = create_model(cfg.name)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def run_embed(options: argparse.Namespace) -> None:
+    """Writes embeddings with their names."""
+    several = len(options.paths) > 1
+    named = [pair for path in options.paths for pair in name_sequences(path, several)]
+    sequences = [sequence for _, sequence in named]
+    output = check_output(options.output, sequences, options.checkpoint)
+    model, weights = load_model(options)
+    embeddings = embed(model, Clips(sequences, model), **_embed_options(options))
+    metadata = {
+        "names": json.dumps([name for name, _ in named]),
+        "identities": json.dumps([sequence.identity for sequence in sequences]),
+        "model": options.model,
+        "weights": weights,
+    }
+    write(output, lambda path: save_file({"embeddings": embeddings}, path, metadata))
+    print(f"{output}: embeddings {list(embeddings.shape)} of {len(sequences)} sequence(s)")
+
+
+def run_identify(options: argparse.Namespace) -> None:
+    """Prints the best matches of every probe, and draws them."""
+    gallery, probes = find_sequences_at(options.gallery), find_sequences_at(options.probe)
+    picture = None
+    if options.picture is not None:
+        picture = check_output(options.picture, gallery + probes, options.checkpoint, ".png")
+    gallery_paths, probe_paths = (
+        [sequence.path.resolve() for sequence in side] for side in (gallery, probes)
+    )
+    itself = torch.tensor([[known == path for known in gallery_paths] for path in probe_paths])
+    if bool(itself.all(1).any()):
+        raise ValueError(
+            "expected a gallery of other sequences than the probe, got only the probe itself "
+            f"in {options.gallery}"
+        )
+    model, weights = load_model(options)
+    kept = _FRAMES_SHOWN if picture else 0
+    gallery_clips, probe_clips = Clips(gallery, model, kept), Clips(probes, model, kept)
+    found = identify(
+        model,
+        gallery_clips,
+        probe_clips,
+        [sequence.identity for sequence in gallery],
+        [sequence.identity for sequence in probes],
+        exclude=itself,
+        top=options.top,
+        **_embed_options(options),
+    )
+    if options.json:
+        described = _found_as_json(gallery, probes, found)
+        print(json.dumps({"model": options.model, "weights": weights, **described}, indent=2))
+    else:
+        _print_matches(gallery, probes, found)
+    if picture:
+        count = min(len(probes), _PROBES_SHOWN)
+        rows = []
+        for index in range(count):
+            known_identity = probes[index].identity if found.known[index] else None
+            row = [_panel(probe_clips.shown[index], probes[index].name)]
+            for match in found.matches[index][:_MATCHES_SHOWN]:
+                frames, name = gallery_clips.shown[match.index], gallery[match.index].name
+                row.append(_panel(frames, name, match, known_identity))
+            rows.append(row)
+        shown = f"{len(probes)} probe(s)" if count == len(probes) else f"{count} of {len(probes)}"
+        _draw(rows, f"{shown} and the nearest of the gallery: {options.model}, {weights}", picture)
+        if not options.json:
+            print(f"\npicture: {picture} ({shown})")
+
+
+def _print_matches(
+    gallery: list[SequencePath], probes: list[SequencePath], found: Identification
+) -> None:
+    headers = ["probe", "rank", "identity", "match", "distance", "same person"]
+    rows = [
+        [
+            probe.name if rank == 1 else "",
+            rank,
+            match.label,
+            gallery[match.index].name,
+            f"{match.distance:.4f}",
+            ("yes" if match.label == probe.identity else "no") if known else "",
+        ]
+        for probe, matches, known in zip(probes, found.matches, found.known, strict=True)
+        for rank, match in enumerate(matches, 1)
+    ]
+    columns = len(headers) if found.rank1 is not None else len(headers) - 1
+    align = ("left", "right", "left", "left", "right", "left")[:columns]
+    rows = [row[:columns] for row in rows]
+    print(tabulate(rows, headers[:columns], colalign=align, disable_numparse=True))
+    if found.rank1 is not None:
+        print(
+            f"\nRank-1: {found.rank1:.1%} of {sum(found.known)} probe(s) whose identity is in the "
+            "gallery"
+        )
+
+
+def _found_as_json(
+    gallery: list[SequencePath], probes: list[SequencePath], found: Identification
+) -> dict[str, Any]:
+    def described(sequence: SequencePath) -> dict[str, Any]:
+        return {"identity": sequence.identity, "name": sequence.name, "path": str(sequence.path)}
+
+    return {
+        "rank1": found.rank1,
+        "known_probes": sum(found.known),
+        "probes": [
+            {
+                **described(probe),
+                "known": known,
+                "matches": [
+                    {**described(gallery[match.index]), "distance": match.distance}
+                    for match in matches
+                ],
+            }
+            for probe, matches, known in zip(probes, found.matches, found.known, strict=True)
+        ],
+    }
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Tries a model on synthetic walkers; prints scores and draws matches."""
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = check_output(folder / DEMO_PICTURE, [], options.checkpoint)
+    model, weights = load_model(options)
+    count = options.identities
+    trial = try_on_walkers(model, count, seed=options.seed, **_embed_options(options))
+    views = " and ".join(map(str, VIEWS))
+    print(
+        f"{count} synthetic people: {len(trial.gallery)} gallery clips, {len(trial.probes)} "
+        f"probes, {FRAMES} frames each, filmed from {views} degrees.\n"
+        "A probe is compared with the clips of the other view only.\n"
+    )
+    headers = ("Rank-1", f"{options.model} ({weights})", "gait energy image", "chance")
+    rows = [
+        (condition, f"{by_model:.1%}", f"{by_image:.1%}", f"{1 / count:.1%}")
+        for condition, (by_model, by_image) in trial.scores.items()
+    ]
+    print(tabulate(rows, headers, colalign=("left", "right", "right", "right")))
+    title = f"synthetic probes and the nearest of the gallery: {options.model}, {weights}"
+    _draw(_demo_rows(trial), title, picture)
+    print(f"\npicture: {picture}")
+
+
+def _demo_rows(trial: Trial) -> list[list[Panel]]:
+    """Panels of the first people in all conditions."""
+    pairs = list(zip(trial.probes, trial.identification.matches, strict=True))
+    rows = []
+    for probe, matches in pairs[:_DEMO_PROBES_SHOWN]:
+        name = f"person {probe.label}, {probe.condition}, {probe.view:.0f} degrees"
+        row = [_panel(probe.silhouettes, name)]
+        for match in matches[:_MATCHES_SHOWN]:
+            clip = trial.gallery[match.index]
+            name = f"person {clip.label}, {clip.condition}, {clip.view:.0f} degrees"
+            row.append(_panel(clip.silhouettes, name, match, probe.label))
+        rows.append(row)
+    return rows
+
+
+def _panel(
+    frames: Tensor, name: str, match: Match | None = None, true_label: str | int | None = None
+) -> Panel:
+    """The panel of a probe, or of a match, whose border shows whether it is the right person."""
+    frames = evenly_spaced(frames, _FRAMES_SHOWN)
+    if match is None:
+        return Panel(frames, [name])
+    distance = f"distance {match.distance:.4f}"
+    if true_label is None:
+        return Panel(frames, [name, distance])
+    if match.label == true_label:
+        return Panel(frames, [name, f"{distance}, same person"], "right")
+    return Panel(frames, [name, f"{distance}, another person"], "wrong")
+
+
+def _draw(rows: list[list[Panel]], title: str, path: Path) -> None:
+    sheet = contact_sheet(rows, title=title, headings=("probe", "nearest", "second", "third"))
+    write(path, lambda unfinished: sheet.save(unfinished, "PNG"))
+
+
+def _embed_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "batch_frames": options.batch_frames,
+        "device": options.device,
+        "progress": not options.quiet,
+    }

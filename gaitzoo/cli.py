@@ -1,0 +1,181 @@
+"""The command line: ``gaitzoo models``, ``embed``, ``identify`` and ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from gaitzoo import __version__
+from gaitzoo._commands import DEMO_PICTURE, run_demo, run_embed, run_identify, run_models
+from gaitzoo._registry import PretrainedNotAvailable
+
+__all__ = ["main"]
+
+# What the library raises for wrong arguments, files and devices; all else is a defect.
+_BAD_INPUT = (
+    ValueError,
+    TypeError,
+    OSError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    PretrainedNotAvailable,
+)
+
+_MODELS_EXAMPLES = """\
+  gaitzoo models
+  gaitzoo models 'dygait.g*'
+  gaitzoo models gaitbase --json"""
+_EMBED_EXAMPLES = """\
+  gaitzoo embed clips/ -o embeddings.safetensors
+  gaitzoo embed walk.gif other.pkl -o two.safetensors --checkpoint trained.pt"""
+_IDENTIFY_EXAMPLES = """\
+  gaitzoo identify --gallery known/ --probe new/ --picture matches.png
+  gaitzoo identify --gallery known/ --probe new/ann/walk.gif --json
+
+The first folder level is the identity: known/ann/monday.gif is a walk of ann, and so is
+known/ann.gif. No sequence is compared with itself."""
+_DEMO_EXAMPLES = """\
+  gaitzoo demo
+  gaitzoo demo --identities 20 --seed 7 --out results/"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: Words after ``gaitzoo``; ``None`` = those of this process.
+
+    Returns:
+        The exit code: 0, 2 after a message on bad input, 130 if interrupted.
+
+    Raises:
+        SystemExit: After ``--help``, ``--version`` and bad options, with the code.
+
+    Example:
+        >>> main(["embed", "no_such_folder", "-o", "embeddings.safetensors"])
+        2
+    """
+    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may be no text of the terminal
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has enough; nothing may be written to it when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _BAD_INPUT as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"gaitzoo {options.command}: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gaitzoo",
+        description="Gait recognition: silhouettes of walking people in, identities out.",
+    )
+    parser.add_argument("--version", action="version", version=f"gaitzoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, examples: str) -> Any:
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text.capitalize()}.",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    models = add("models", run_models, "list the models", _MODELS_EXAMPLES)
+    models.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="wildcard on model or model.tag"
+    )
+    models.add_argument("--json", action="store_true", help="print all that is known, as JSON")
+
+    embed = add("embed", run_embed, "embed sequences into a safetensors file", _EMBED_EXAMPLES)
+    embed.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl) or a folder of sequences",
+    )
+    embed.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="safetensors file to write"
+    )
+    _add_model_options(embed, batch_frames=256)
+
+    identify = add("identify", run_identify, "find walkers among known people", _IDENTIFY_EXAMPLES)
+    identify.add_argument("--gallery", required=True, metavar="DIR", help="sequences of the known")
+    identify.add_argument("--probe", required=True, metavar="DIR", help="sequences to identify")
+    identify.add_argument(
+        "--top", type=_positive, default=5, metavar="N", help="matches per probe (default: 5)"
+    )
+    identify.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    identify.add_argument(
+        "--picture", metavar="FILE", help="PNG to write: probes beside their best matches"
+    )
+    _add_model_options(identify, batch_frames=256)
+
+    demo = add("demo", run_demo, "try it all on synthetic walkers, without files", _DEMO_EXAMPLES)
+    _add_demo_options(demo)
+    _add_model_options(demo, batch_frames=96)
+    return parser
+
+
+def _add_demo_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--out", default=".", metavar="DIR", help=f"folder for {DEMO_PICTURE} (default: here)"
+    )
+    command.add_argument(
+        "--identities", type=_positive, default=6, metavar="N", help="people (default: 6)"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another seed: other people (default: 0)"
+    )
+
+
+def _add_model_options(command: argparse.ArgumentParser, batch_frames: int) -> None:
+    command.add_argument(
+        "--model",
+        default="dygait",
+        metavar="NAME",
+        help="model or model.tag, hf-hub:org/repo or local-dir:path (default: dygait)",
+    )
+    command.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors, .pt")
+    command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    command.add_argument(
+        "--batch-frames",
+        type=_positive,
+        default=batch_frames,
+        metavar="N",
+        help=f"frames computed at once; fewer need less memory (default: {batch_frames})",
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return value

@@ -1,0 +1,330 @@
+"""Any image network of timm as a gait encoder: every frame alone, then pooled as in GaitBase.
+
+The scheme, frames through a network for images, maximum over time, horizontal bands, a matrix per
+band and a batch-norm neck, is that of GaitBase (https://arxiv.org/abs/2211.06597); the networks
+come from timm (https://github.com/huggingface/pytorch-image-models) and nothing of it is contained
+here. Nobody has published gait weights for these; timm's weights for photographs can be the start.
+
+timm is imported when the first such model is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gaitzoo._base import GaitModel, init_weights
+from gaitzoo._registry import PretrainedCfg, register_model
+from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.outputs import GaitOutput
+from gaitzoo.resblocks import FrameWise, Freezable
+
+__all__ = ["TimmFrames", "timm_frames", "timm_frames_tiny"]
+
+# Networks that are built for one size of frames get one that all their strides divide.
+_GRID = 32
+_MOST_PARTS = 16
+_FEWEST_ROWS = 8
+# What timm raises for a network without maps, or one that cannot read frames of this size.
+_TIMM_ERRORS = (RuntimeError, AssertionError, AttributeError, TypeError, ValueError)
+
+
+class TimmFrames(Freezable, GaitModel):
+    """A timm network on every frame, the maximum over time, horizontal bands, a BN neck.
+
+    The network must give maps ``[N, C, H, W]``: convolutional ones do, and those transformers
+    whose tokens stand on a grid. Those that cannot be used raise ``ValueError`` with the reason;
+    the documentation lists them.
+
+    The order of frames never matters. Batch-norm statistics see what is in the batch: train on
+    clips of equal length, or freeze. Silhouettes go in as they are, in [0, 1]: timm's mean and
+    standard deviation of photographs are not applied.
+
+    Args:
+        backbone: Name of a timm model, also with its tag (``"resnet18.a1_in1k"``).
+        num_classes: Training identities, 0 = no classifier.
+        in_channels: Channels of the input, given to timm as ``in_chans``; pretrained first layers
+            are converted by timm.
+        input_size: Height and width of the frames, pixels. Sizes the bands; networks made for one
+            size are built for it, rounded up to whole patches (mostly to multiples of 32), and
+            frames get empty margins.
+        out_index: Which of timm's feature levels to use, as in ``out_indices``; negative counts
+            from the last. ``None`` = the deepest map with 8 rows or more, else the deepest of
+            those with the most rows. What comes after it is left out.
+        part_bins: Numbers of horizontal bands; each must divide the rows of the map. ``None`` =
+            one band per row, or the largest divisor of the rows up to 16.
+        channels: Channels of the embeddings.
+        embedding: What is compared: ``"fc"``, the part vectors before batch norm, or
+            ``"bnneck"``, after it, each of length one.
+        pretrained_backbone: Start from timm's weights, which timm downloads. A model saved
+            afterwards carries its own weights and never downloads them again.
+        backbone_args: More arguments for ``timm.create_model``, for example
+            ``{"output_stride": 8}``.
+
+    Shapes:
+        silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8 0..255; ``[N, C, T, H, W]`` for any
+            number of channels.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: :class:`GaitOutput` with ``embeddings [N, P, channels]``.
+
+    Raises:
+        ValueError: If timm has no such model, it gives no maps, cannot read frames of
+            ``input_size``, or the bands do not divide the map's rows.
+
+    Example:
+        >>> model = TimmFrames(backbone="test_resnet", num_classes=0, channels=8).eval()
+        >>> model(torch.rand(2, 3, 64, 44), lengths=torch.tensor([3, 1])).embeddings.shape
+        torch.Size([2, 8, 8])
+    """
+
+    architecture = "timm_frames"
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "resnet18",
+        num_classes: int = 74,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (64, 44),
+        out_index: int | None = None,
+        part_bins: tuple[int, ...] | None = None,
+        channels: int = 256,
+        embedding: str = "fc",
+        pretrained_backbone: bool = False,
+        backbone_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        if embedding not in ("fc", "bnneck"):
+            raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
+        if len(input_size) != 2 or any(not isinstance(n, int) or n < 1 for n in input_size):
+            raise ValueError(f"expected input_size as (height, width) in pixels, got {input_size}")
+        super().__init__(embedding="before_bn" if embedding == "fc" else "after_bn")
+        # Saved weights replace timm's: building the model again must not download them.
+        self.model_args["pretrained_backbone"] = False
+        self.in_channels = in_channels
+        self.embedding = embedding
+        builder = _Builder(backbone, in_channels, input_size, dict(backbone_args or {}))
+        network = builder.build(out_index, pretrained_backbone)
+        self.grid_size = builder.grid_size
+        width, rows = builder.map_shapes(network)[0][:2]
+        self.frames = FrameWise(_OneMap(network))
+        self.temporal_pool = TemporalMax()
+        self.part_pool = HorizontalPyramidPooling(
+            (_default_bins(rows),) if part_bins is None else tuple(part_bins)
+        )
+        wrong = [bins for bins in self.part_pool.part_bins if rows % bins]
+        if wrong:
+            raise ValueError(
+                f"expected part_bins that divide the {rows} rows of the map of {backbone} for "
+                f"frames of {input_size[0]}x{input_size[1]}, got {tuple(self.part_pool.part_bins)}"
+                f"; leave part_bins out for {_default_bins(rows)}, or choose another out_index"
+            )
+        self.num_parts = self.part_pool.num_parts
+        self.num_features = channels
+        self.part_fc = PartLinear(self.num_parts, width, channels)
+        self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
+        init_weights(self.neck)
+
+    def forward_features(
+        self, silhouettes: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the map before temporal pooling; time keeps its length.
+
+        Args:
+            silhouettes: As for the model's call.
+            lengths: As for the model's call.
+
+        Returns:
+            ``features`` ``[N, C, T, H', W']`` of the chosen level, and ``lengths``. What stands
+            past the end of a sequence holds no meaning.
+
+        Raises:
+            ValueError: If the network is made for smaller frames.
+        """
+        x, lengths = self._prepare(silhouettes, lengths)
+        if self.grid_size is not None:
+            x = _with_margins(x, self.grid_size)
+        return self._run(self.frames, x), lengths
+
+    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Pools over time and bands and embeds every part."""
+        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
+        after_bn, logits = self.neck(parts)
+        return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)
+
+
+class _OneMap(nn.Module):
+    """A timm network that gives a list with one map, as one that gives a map ``[B, C, H, W]``."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        features = self.network(frames)[0]
+        return features.permute(0, 3, 1, 2) if _channels_stand_last(self.network) else features
+
+
+class _Builder:
+    """Builds timm's network for one map per frame.
+
+    Args:
+        name: timm's name.
+        in_channels: Channels of a frame.
+        input_size: Height and width of a frame.
+        arguments: For ``timm.create_model``.
+
+    Attributes:
+        grid_size: Size that a network made for one size is built for; ``None`` = any size.
+    """
+
+    def __init__(
+        self, name: str, in_channels: int, input_size: tuple[int, int], arguments: dict[str, Any]
+    ) -> None:
+        self.name, self.in_channels, self.input_size = name, in_channels, input_size
+        self.arguments = arguments
+        self.grid_size = _rounded_up(input_size, _GRID) if _has_fixed_size(name) else None
+
+    def build(self, out_index: int | None, pretrained: bool) -> nn.Module:
+        """The network, cut off after the map that is used."""
+        if self.grid_size is not None or out_index is None:
+            network = self._create(pretrained=False)
+            # Transformers drop the pixels that fill no patch.
+            patches = getattr(getattr(network, "model", network), "patch_embed", None)
+            patch = getattr(patches, "patch_size", None) or (_GRID, _GRID)
+            if self.grid_size is not None and _GRID % patch[0]:
+                self.grid_size = _rounded_up(self.input_size, patch[0])
+                network = self._create(pretrained=False)
+            if out_index is None:
+                rows = [shape[1] for shape in self.map_shapes(network)]
+                wanted = min(_FEWEST_ROWS, max(rows))
+                level = max(i for i, count in enumerate(rows) if count >= wanted)
+                out_index = list(network.feature_info.out_indices)[level]
+        return self._create(pretrained, out_indices=(out_index,))
+
+    def _create(self, pretrained: bool, **arguments: Any) -> Any:
+        import timm
+
+        if self.grid_size is not None:
+            arguments["img_size"] = self.grid_size
+        try:
+            return timm.create_model(
+                self.name,
+                pretrained=pretrained,
+                features_only=True,
+                in_chans=self.in_channels,
+                **{**arguments, **self.arguments},
+            )
+        except _TIMM_ERRORS as error:
+            raise ValueError(
+                f"expected a timm backbone that gives feature maps, got {self.name!r}, which timm "
+                f"{timm.__version__} cannot build as one: {error}; choose another, for example "
+                "'resnet18'"
+            ) from error
+
+    @torch.no_grad()
+    def map_shapes(self, network: nn.Module) -> list[tuple[int, int, int]]:
+        """Channels, rows and columns of every map, found with one empty frame."""
+        height, width = self.grid_size or self.input_size
+        weight = next(network.parameters())
+        network.eval()
+        try:
+            maps = network(weight.new_zeros(1, self.in_channels, height, width))
+        except _TIMM_ERRORS as error:
+            raise ValueError(
+                f"expected a timm backbone that reads frames of {height}x{width} pixels, got "
+                f"{self.name!r}, which does not: {error}; give a larger input_size or an early "
+                "out_index, or choose another backbone"
+            ) from error
+        network.train()
+        if any(not isinstance(one, Tensor) or one.ndim != 4 for one in maps):
+            raise ValueError(
+                f"expected a timm backbone that gives maps [B, C, H, W], got {self.name!r}, whose "
+                "features have other shapes; choose another, for example 'resnet18'"
+            )
+        shapes = [tuple(one.shape[1:]) for one in maps]
+        if _channels_stand_last(network):
+            shapes = [(width, rows, columns) for rows, columns, width in shapes]
+        return shapes
+
+
+def _channels_stand_last(network: nn.Module) -> bool:
+    return str(getattr(network, "output_fmt", None) or "NCHW").endswith("NHWC")
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Whether timm builds this network for frames of one size."""
+    import timm
+
+    if not timm.is_model(name):
+        closest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.0)
+        raise ValueError(
+            f"unknown timm model {name!r}; closest names: {', '.join(closest)}. "
+            "timm.list_models() gives all"
+        )
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg is not None and cfg.fixed_input_size
+
+
+def _rounded_up(size: tuple[int, int], step: int) -> tuple[int, int]:
+    height, width = (-(-pixels // step) * step for pixels in size)
+    return height, width
+
+
+def _default_bins(rows: int) -> int:
+    """One band per row; of more than 16 rows, their largest divisor up to 16."""
+    return max(bins for bins in range(1, _MOST_PARTS + 1) if rows % bins == 0)
+
+
+def _with_margins(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Puts frames into the middle of larger empty ones."""
+    missing = [wanted - found for wanted, found in zip(size, x.shape[3:], strict=True)]
+    if min(missing) < 0:
+        raise ValueError(
+            f"expected frames of at most {size[0]}x{size[1]} pixels, which this backbone was built "
+            f"for, got {x.shape[3]}x{x.shape[4]}; build the model with "
+            f"input_size=({x.shape[3]}, {x.shape[4]})"
+        )
+    top, left = missing[0] // 2, missing[1] // 2
+    return nn.functional.pad(x, (left, missing[1] - left, top, missing[0] - top))
+
+
+def _cfg(**fields: object) -> PretrainedCfg:
+    return PretrainedCfg(
+        paper="https://arxiv.org/abs/2211.06597",
+        origin="https://github.com/huggingface/pytorch-image-models",
+        unavailable=(
+            "nobody has published gait weights for timm backbones. Train the model yourself; "
+            "pretrained_backbone=True starts from timm's weights for photographs"
+        ),
+        **fields,  # pyright: ignore[reportArgumentType]
+    )
+
+
+@register_model({"casiab": _cfg(num_classes=74)})
+def timm_frames(**model_args: object) -> TimmFrames:
+    """A timm network on every frame; choose it with ``backbone``.
+
+    Args:
+        **model_args: Arguments of :class:`TimmFrames`.
+    """
+    return TimmFrames(**model_args)  # pyright: ignore[reportArgumentType]
+
+
+_TINY_ARGS = {
+    "backbone": "test_resnet",
+    "input_size": (16, 12),
+    "out_index": 1,
+    "channels": 4,
+    # timm starts residual branches at zero, which leaves their weights without gradient at first.
+    "backbone_args": {"zero_init_last": False},
+}
+
+
+@register_model({"test": _cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))})
+def timm_frames_tiny(**model_args: object) -> TimmFrames:
+    """A very small :func:`timm_frames` for tests."""
+    return TimmFrames(**model_args)  # pyright: ignore[reportArgumentType]

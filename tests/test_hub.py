@@ -1,0 +1,676 @@
+"""Weights from a Hub and from the package: what arrives, what is kept, what is refused."""
+
+import errno
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer, environment, point_client_at, sha256
+
+import gaitzoo
+from gaitzoo import PretrainedCfg, _checkpoint, _factory, _registry
+from gaitzoo._registry import register_model, rename_keys
+from gaitzoo.dygait import DyGait
+
+pytestmark = pytest.mark.filterwarnings("ignore::gaitzoo.LicenseWarning")
+
+REPO, FILE = "authors/weights", "data/Net/checkpoints/Net-60000.pt"
+ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}
+
+
+def their_key(key):
+    return key.removeprefix("their.") if key.startswith("their.") else None
+
+
+def convert(state_dict):
+    return rename_keys(state_dict, their_key, "Wired")
+
+
+def authors_file(model, **more):
+    """The bytes of a file as training writes it, with the states of optimizer and scheduler."""
+    content = {
+        "model": {f"their.{key}": value for key, value in model.state_dict().items()},
+        "optimizer": {
+            "state": {0: {"momentum_buffer": torch.ones(2, 3)}},
+            "param_groups": [{"lr": 0.1, "nesterov": False, "params": [0]}],
+        },
+        "scheduler": {"milestones": Counter([20, 30]), "gamma": 0.1, "_last_lr": [0.1]},
+        "iteration": 60000,
+        **more,
+    }
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+class Hostile:
+    """Runs code when it is unpickled by a reader that admits anything."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+class World:
+    """A Hub, a cache, and a model whose weights the Hub has."""
+
+    def __init__(self, hub, home):
+        self.hub, self.home = hub, home
+        self.model = DyGait(num_classes=5, **ARGS).eval()
+        self.content = authors_file(self.model)
+        hub.add(REPO, {FILE: self.content})
+        self.cfg = PretrainedCfg(
+            model_args=ARGS,
+            num_classes=5,
+            input_size=(16, 12),
+            embedding="after_bn",
+            license="academic use only",
+            hub_id=REPO,
+            filename=FILE,
+            size=len(self.content),
+            sha256=sha256(self.content),
+        )
+        self.register()
+
+    def register(self, **changes):
+        self.cfg = replace(self.cfg, **changes)
+        _registry._ARCHITECTURES.pop("wired", None)
+
+        @register_model({"test": self.cfg, "none": PretrainedCfg()}, convert=convert)
+        def wired(**model_args):
+            return DyGait(**model_args)
+
+    def publish(self, content, **changes):
+        """Replaces the file on the Hub, and what the cfg says of it."""
+        self.hub.add(REPO, {FILE: content})
+        known = {"size": len(content), "sha256": sha256(content)}
+        self.register(**{**known, **changes})
+
+    def load(self, **args):
+        return gaitzoo.create_model("wired.test", pretrained=True, **args)
+
+    def kept(self):
+        return [path for path in (self.home / "assets").rglob("*") if path.is_file()]
+
+    def refused(self, kind, match, **args):
+        """The load fails with this message and leaves no converted file behind."""
+        with pytest.raises(kind, match=match):
+            self.load(**args)
+        assert self.kept() == []
+
+    def check(self, model, classes=5):
+        assert model.num_classes == classes
+        for key, value in self.model.state_dict().items():
+            if classes == 5 or "classifier" not in key:
+                torch.testing.assert_close(model.state_dict()[key], value, rtol=0, atol=0)
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path):
+    monkeypatch.setattr(_registry, "_ARCHITECTURES", dict(_registry._ARCHITECTURES))
+    monkeypatch.setattr(_factory, "_licenses_shown", set())
+    with HubServer() as hub:
+        point_client_at(hub.url, tmp_path, monkeypatch)
+        yield World(hub, tmp_path)
+
+
+def forbid_unpickling(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the file was unpickled")
+
+    monkeypatch.setattr(torch, "load", refuse)
+
+
+def test_weights_arrive_are_converted_and_kept(world):
+    world.check(world.load())
+    (kept,) = world.kept()
+    assert kept.name == f"wired-{world.cfg.sha256}.safetensors"
+    assert world.hub.count("GET", FILE) == 1
+    assert list((world.home / "hub").rglob(Path(FILE).name))
+
+    # From now on neither the original nor the network is needed.
+    shutil.rmtree(world.home / "hub")
+    asked = len(world.hub.requests)
+    world.check(world.load())
+    assert len(world.hub.requests) == asked
+    world.hub.stop()
+    world.check(world.load())
+
+
+def test_the_cfg_stays_with_the_model(world):
+    model = world.load()
+    assert model.training
+    assert model.pretrained_cfg.name == "wired.test"
+    assert model.pretrained_cfg.sha256 == world.cfg.sha256
+
+
+def test_cache_dir_holds_everything(world):
+    world.check(world.load(cache_dir=world.home / "mine"))
+    assert sorted(path.name for path in world.home.iterdir()) == ["mine"]
+    world.hub.stop()
+    world.check(world.load(cache_dir=str(world.home / "mine")))
+
+
+@pytest.mark.parametrize("cold", [True, False])
+@pytest.mark.parametrize("classes", [0, 3, 5, None])
+def test_class_counts(world, monkeypatch, classes, cold):
+    if not cold:
+        world.load()
+    read = []
+
+    class Spy:
+        def __init__(self, path, framework):
+            self.file = safe_open(path, framework=framework)
+
+        def __enter__(self):
+            self.inner = self.file.__enter__()
+            return self
+
+        def __exit__(self, *args):
+            return self.file.__exit__(*args)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def get_tensor(self, key):
+            read.append(key)
+            return self.inner.get_tensor(key)
+
+    safe_open = _checkpoint.safe_open
+    monkeypatch.setattr(_checkpoint, "safe_open", Spy)
+    model = world.load(num_classes=classes)
+    world.check(model, 5 if classes is None else classes)
+    if not cold:
+        # A class matrix can be most of a file: one that is not wanted is not even read.
+        assert ("neck.classifier.weight" in read) == (classes in (5, None))
+
+
+def test_license_is_shown_once_per_tag(world):
+    with pytest.warns(gaitzoo.LicenseWarning, match="academic use only") as shown:
+        world.load()
+    assert shown[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        world.load()
+        world.register(license="mit")
+        world.load()
+        gaitzoo.create_model("wired.test")
+
+
+def test_license_warning_can_be_made_an_error_or_hidden(world):
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", gaitzoo.LicenseWarning)
+            with pytest.raises(gaitzoo.LicenseWarning):
+                world.load()
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", gaitzoo.LicenseWarning)
+        world.load()
+    assert not shown
+
+
+def test_no_weights_no_model(world):
+    with pytest.raises(gaitzoo.PretrainedNotAvailable, match=r"published.*weights for wired\.test"):
+        gaitzoo.create_model("wired.none", pretrained=True)
+    with pytest.raises(TypeError, match=r"'dygait\.grew'"):
+        gaitzoo.create_model("wired", pretrained="test")
+    with pytest.raises(ValueError, match="expected channels="):
+        world.load(channels=(4, 4, 4))
+    world.load(channels=[2, 4, 4])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"hub_id": "nobody/nothing"}, FileNotFoundError, "no such repository, or it is private"),
+        ({"filename": "other.pt"}, FileNotFoundError, "the repository has no such file"),
+        ({"revision": "moon"}, FileNotFoundError, "no revision 'moon'"),
+        ({"hub_id": "not a name"}, ValueError, "'organisation/name', got 'not a name'"),
+        ({"sha256": None}, ValueError, "expected hub_id, filename and sha256"),
+    ],
+)
+def test_what_is_not_there_is_named(world, changes, kind, message):
+    world.register(**changes)
+    world.refused(kind, message)
+
+
+def test_gated_repositories_say_how_to_get_in(world):
+    world.hub.repositories[REPO].gated = True
+    world.refused(PermissionError, "grant access on request")
+
+
+def test_revisions_are_respected(world):
+    first = world.hub.repositories[REPO].branches["main"]
+    world.hub.add(REPO, {FILE: b"something else" * 100})
+    world.register(revision=first)
+    world.check(world.load())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": "0" * 64}, r"to have the sha256 0000.*got [0-9a-f]{64}.*Delete it"),
+        ({"size": 17}, r"to have 17 bytes, got \d+\. It was not read"),
+    ],
+)
+def test_files_other_than_the_cfgs_are_not_read(world, monkeypatch, changes, message):
+    forbid_unpickling(monkeypatch)
+    world.register(**changes)
+    world.refused(ValueError, message)
+
+
+@pytest.mark.parametrize("right_hash", [True, False])
+def test_hostile_pickles_run_nothing(world, monkeypatch, right_hash):
+    marker = world.home / "hostile"
+    content = authors_file(world.model, extra=Hostile(marker))
+    if right_hash:
+        world.publish(content)
+        world.refused(ValueError, "refused to read")
+    else:
+        forbid_unpickling(monkeypatch)
+        world.publish(content, sha256="1" * 64)
+        world.refused(ValueError, "to have the sha256 1111")
+    assert not marker.exists()
+    # The pickle does what it is suspected of.
+    monkeypatch.undo()
+    torch.load(io.BytesIO(content), weights_only=False)
+    assert marker.exists()
+
+
+def test_a_file_of_another_model_is_refused(world):
+    world.publish(authors_file(DyGait(num_classes=5, channels=(2, 4, 6), part_bins=(4, 2))))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="of another shape"):
+            world.load()
+
+
+def test_a_cut_connection_is_resumed(world):
+    world.hub.cut_after[FILE] = [9000, 1000]
+    world.check(world.load())
+    ranges = [seen for _, path, seen in world.hub.requests if path.startswith("/cdn/") and seen]
+    assert ranges[-1] == "bytes=10000-"
+
+
+def test_a_connection_that_stays_cut_is_an_error(world):
+    world.hub.cut_after[FILE] = [9000] + [0] * 50
+    world.refused(ConnectionError, "connection was lost")
+    world.hub.cut_after.clear()
+    world.check(world.load())
+
+
+def test_wrong_sizes_of_the_server_are_an_error(world):
+    world.hub.lie_about_size = 5
+    world.refused(ConnectionError, "connection was lost")
+
+
+@pytest.mark.parametrize("way", ["refused", "status", "offline"])
+def test_without_a_hub(world, monkeypatch, way):
+    if way == "refused":
+        world.hub.stop()
+    elif way == "status":
+        world.hub.answer = 503
+    else:
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    world.refused(ConnectionError, "not in the cache and the Hub cannot be reached")
+    assert way != "offline" or not world.hub.requests
+
+
+def test_the_original_in_the_cache_is_enough(world):
+    world.load()
+    shutil.rmtree(world.home / "assets")
+    world.hub.stop()
+    world.check(world.load())
+
+
+def flip(content):
+    return content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content + b"more",
+        lambda content: b"\xff" * 100,
+        lambda content: content.replace(b'"conversion":"1"', b'"conversion":"0"'),
+        lambda content: content.replace(b"neck.bn.bias", b"neck.bn.bios"),
+        flip,
+    ],
+)
+def test_damaged_kept_files_are_made_again(world, damage):
+    world.load()
+    (kept,) = world.kept()
+    good = kept.read_bytes()
+    assert damage(good) != good
+    kept.write_bytes(damage(good))
+    world.hub.stop()
+    world.check(world.load())
+    assert len(kept.read_bytes()) == len(good)
+    shutil.rmtree(world.home / "hub")
+    world.check(world.load())
+
+
+def test_damage_without_the_original_is_an_error(world):
+    world.load()
+    (kept,) = world.kept()
+    kept.write_bytes(kept.read_bytes()[:100])
+    shutil.rmtree(world.home / "hub")
+    world.hub.stop()
+    with pytest.raises(ConnectionError, match="not in the cache"):
+        world.load()
+
+
+def test_unwritable_place_for_converted_files(world):
+    (world.home / "assets").mkdir()
+    (world.home / "assets" / "gaitzoo").write_text("in the way")
+    with pytest.warns(UserWarning, match="cannot keep the converted weights.*cache_dir") as shown:
+        world.check(world.load())
+    assert {warning.filename for warning in shown} <= {__file__}
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_read_only_caches_can_be_read(world):
+    world.load()
+    folders = [path for path in world.home.rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        world.check(world.load())
+        with pytest.raises(PermissionError, match=r"cannot write .* to the cache"):
+            world.load(cache_dir=world.home / "hub" / "new")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_unwritable_cache_is_an_error(world, monkeypatch):
+    def deny(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "makedirs", deny)
+    with pytest.raises(PermissionError, match=r"cannot write .* to the cache .*cache_dir="):
+        world.load()
+
+
+def test_full_disk_while_converting(world, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        world.check(world.load())
+    assert world.kept() == []
+
+
+PROGRAM = """
+import sys
+import torch
+import gaitzoo
+from gaitzoo import PretrainedCfg, register_model
+from gaitzoo.dygait import DyGait
+
+@register_model(
+    {{"test": PretrainedCfg(**{cfg!r})}},
+    convert=lambda state: {{key.removeprefix("their."): value for key, value in state.items()}},
+)
+def wired(**model_args):
+    return DyGait(**model_args)
+
+{before}
+try:
+    model = gaitzoo.create_model("wired.test", pretrained=True)
+except (OSError, ValueError) as error:
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
+print(sum(value.double().sum().item() for value in model.state_dict().values()))
+"""
+
+
+def start(world, before="", **more):
+    """A process of its own that loads the weights, with nothing but its environment set."""
+    root = str(Path(gaitzoo.__file__).parent.parent)
+    known = {**os.environ, "PYTHONPATH": root, **environment(world.hub.url, world.home)}
+    program = PROGRAM.format(cfg=world.cfg.to_dict(), before=before)
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**known, **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_environment_two_processes_and_offline(world):
+    wanted = sum(value.double().sum().item() for value in world.model.state_dict().values())
+    both = [start(world), start(world)]
+    for process in both:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert float(output) == pytest.approx(wanted, abs=1e-9)
+        assert "academic use only" in errors
+    assert [path.name for path in world.kept()] == [f"wired-{world.cfg.sha256}.safetensors"]
+    assert not list(world.home.rglob("*.incomplete"))
+
+    asked = len(world.hub.requests)
+    process = start(world, HF_HUB_OFFLINE="1")
+    output, errors = process.communicate(timeout=120)
+    assert float(output) == pytest.approx(wanted, abs=1e-9), errors
+    assert len(world.hub.requests) == asked
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are not known there")
+def test_full_disk_while_downloading(world):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
+    assert len(world.content) > 20000
+    process = start(world, before=limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.search(r"OSError: .*cannot write .* to the cache", errors), errors
+    assert world.kept() == []
+    # The half that was written is not taken for the file.
+    world.check(world.load())
+
+
+class TestShipped:
+    @pytest.fixture
+    def shipped(self, world, monkeypatch):
+        monkeypatch.setattr(_factory, "_SHIPPED", world.home / "shipped")
+        (world.home / "shipped").mkdir()
+        half = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in world.model.state_dict().items()
+        }
+        path = world.home / "shipped" / "small.safetensors"
+        _checkpoint.write_safetensors(path, half)
+        world.register(
+            hub_id=None,
+            filename=path.name,
+            size=None,
+            sha256=sha256(path.read_bytes()),
+            license="Apache-2.0",
+        )
+        world.hub.stop()
+        return path
+
+    def test_they_load_without_a_network(self, world, shipped):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = world.load()
+        assert world.hub.requests == []
+        for key, value in world.model.state_dict().items():
+            found = model.state_dict()[key]
+            assert found.dtype == value.dtype
+            torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6)
+        assert world.load(num_classes=0).num_classes == 0
+        assert world.load(num_classes=9).num_classes == 9
+
+    def test_they_are_checked(self, world, shipped):
+        shipped.write_bytes(flip(shipped.read_bytes()))
+        world.refused(ValueError, "to have the sha256")
+        shipped.unlink()
+        world.refused(FileNotFoundError, "install gaitzoo again")
+        world.register(sha256=None)
+        shipped.write_bytes(b"anything")
+        world.refused(ValueError, "expected a sha256")
+
+
+def save(model, folder, **args):
+    model.save_pretrained(folder, **args)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class TestSharing:
+    def test_saved_models_load_from_the_hub(self, world):
+        saved = save(world.model, world.home / "saved")
+        assert sorted(saved) == ["README.md", "config.json", "model.safetensors"]
+        commit = world.hub.add("me/mine", saved)
+        world.hub.add("me/mine", {"config.json": b"{}"})
+        with pytest.raises(ValueError, match="written by gaitzoo"):
+            gaitzoo.create_model("hf-hub:me/mine")
+        model = gaitzoo.create_model(f"hf-hub:me/mine@{commit}")
+        world.check(model)
+        assert model.training
+        assert not DyGait.from_pretrained("me/mine", revision=commit).training
+        world.hub.stop()
+        args = {"revision": commit, "num_classes": 0, "local_files_only": True}
+        world.check(gaitzoo.GaitModel.from_pretrained("me/mine", **args), 0)
+
+    def test_the_scheme_decides_where_to_look(self, world, monkeypatch):
+        monkeypatch.chdir(world.home)
+        save(world.model, Path("me") / "mine")
+        world.check(gaitzoo.create_model("local-dir:me/mine"))
+        with pytest.raises(FileNotFoundError, match="no such repository"):
+            gaitzoo.create_model("hf-hub:me/mine")
+        with pytest.raises(ValueError, match=r"'hf-hub:me/my\.net'.*'local-dir:me/my\.net'"):
+            gaitzoo.create_model("me/my.net")
+        with pytest.raises(FileNotFoundError, match="a folder after local-dir:"):
+            gaitzoo.create_model("local-dir:nowhere")
+        with pytest.raises(ValueError, match="organisation/name@revision"):
+            gaitzoo.create_model("hf-hub:me/mine@")
+        with pytest.raises(ValueError, match="num_classes at most, got channels"):
+            gaitzoo.create_model("local-dir:me/mine", channels=(2, 2, 2))
+        with pytest.raises(ValueError, match="a saved Other, got a DyGait"):
+            type("Other", (gaitzoo.GaitModel,), {}).from_pretrained("me/mine")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("config.json", b"{", "config.json is damaged"),
+            ("config.json", b"\xff\xfe", "config.json is damaged"),
+            ("config.json", b"[]", "written by gaitzoo"),
+            ("config.json", b"moved", "config.json is damaged"),
+            ("model.safetensors", b"moved", "no safetensors file"),
+        ],
+    )
+    def test_damaged_folders_are_refused(self, world, name, content, message):
+        save(world.model, world.home / "saved")
+        (world.home / "saved" / name).write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
+        (world.home / "saved" / name).unlink()
+        with pytest.raises(FileNotFoundError, match=f"expected {name}"):
+            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ('"dygait"', '"moon"'),
+            ('"part_bins"', '"depth"'),
+            ('"before_bn"', '"sideways"'),
+            ('"after_bn"', '"sideways"'),
+        ],
+    )
+    def test_unknown_configurations_are_refused(self, world, before, after):
+        saved = save(world.model, world.home / "saved")["config.json"].decode()
+        if before in saved:
+            (world.home / "saved" / "config.json").write_text(saved.replace(before, after))
+            with pytest.raises(ValueError, match=r"does not describe a .* can build"):
+                gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
+
+    @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+    def test_push_and_load_again(self, world):
+        url = world.model.push_to_hub(
+            "club/walkers", token="hf_test", model_card={"training_data": "Ten walkers."}
+        )
+        assert "/club/walkers/commit/" in url
+        files = world.hub.repositories["club/walkers"].files("main")
+        assert {"README.md", "config.json", "model.safetensors"} <= set(files)
+        assert world.hub.count("PUT", "/upload/") == 1
+        assert world.hub.count("POST", "/verify") == 1
+        card = files["README.md"].decode()
+        assert 'create_model("hf-hub:club/walkers")' in card
+        assert "Ten walkers." in card
+        world.check(gaitzoo.create_model("hf-hub:club/walkers"))
+
+    @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+    def test_push_to_a_branch_of_ones_own(self, world):
+        world.hub.add("somebody/walkers", {"other.txt": b"x"}, branch="next")
+        world.model.push_to_hub("walkers", token="hf_test", branch="next")
+        card = world.hub.repositories["somebody/walkers"].files("next")["README.md"].decode()
+        assert 'create_model("hf-hub:somebody/walkers@next")' in card
+        world.check(gaitzoo.create_model("hf-hub:somebody/walkers@next"))
+
+    def test_push_without_permission(self, world):
+        with pytest.raises(PermissionError, match="hf auth login"):
+            world.model.push_to_hub("club/walkers")
+        with pytest.raises(ValueError, match="'organisation/name', got 'a/b/c'"):
+            world.model.push_to_hub("a/b/c", token="hf_test")
+        assert "club/walkers" not in world.hub.repositories
+
+
+class TestCard:
+    def card(self, model, folder, **sections):
+        return save(model, folder, model_card=sections or None)["README.md"].decode()
+
+    def test_what_nobody_said_is_not_invented(self, world):
+        text = self.card(
+            gaitzoo.create_model("wired.none", num_classes=3, **ARGS), world.home / "a"
+        )
+        assert "| Architecture | `dygait` |" in text
+        assert "not stated by whoever saved this model" in text
+        assert "license:" not in text
+        assert "None measured." in text
+        for title in ("Use", "Training data", "Results", "Intended use", "Limits"):
+            assert f"## {title}\n" in text
+
+    def test_published_weights_bring_their_terms(self, world):
+        world.register(
+            training_data="Gait of 5 people.", metrics={"rank1": 64.6, "protocol": "any"}
+        )
+        text = self.card(world.load(), world.home / "a")
+        assert "as the published weights of `wired.test`: academic use only" in text
+        assert "license: other" in text
+        assert "Gait of 5 people." in text
+        assert "published by their authors" in text
+        assert "- rank1: 64.6" in text
+
+    def test_sections_can_be_written(self, world):
+        sections = {"license": "MIT", "limits": "Only cats.", "results": "Rank-1 12 %."}
+        text = self.card(world.model, world.home / "a", **sections)
+        assert "license: mit" in text
+        assert "Only cats." in text
+        with pytest.raises(ValueError, match=r"among license, .*, got colour"):
+            world.model.save_pretrained(world.home / "a", model_card={"colour": "red"})
+
+    def test_a_second_save_replaces_the_card(self, world):
+        self.card(world.model, world.home / "a")
+        other = DyGait(num_classes=0, **ARGS)
+        assert "| Classes | 0 |" in self.card(other, world.home / "a")
+        assert gaitzoo.create_model(f"local-dir:{world.home / 'a'}").num_classes == 0
+        assert len(list((world.home / "a").iterdir())) == 3

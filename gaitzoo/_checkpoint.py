@@ -272,12 +272,17 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
                 f"{path} looks like the authors' {architecture}, but {error}; is it a changed "
                 f"variant? {_owners(state_dict)}"
             ) from error
-    if any(key.startswith("neck.") for key in state_dict):
+    if _is_our_layout(state_dict):
         return state_dict
     raise ValueError(
         f"expected weights of {architecture} in {path}, got keys like "
         f"{', '.join(list(state_dict)[:3])}; {_owners(state_dict)}"
     )
+
+
+def _is_our_layout(state_dict: StateDict) -> bool:
+    """Whether these may be our names: every model's head is its neck."""
+    return any(key.startswith("neck.") for key in state_dict)
 
 
 def num_classes_in(state_dict: StateDict) -> int:
@@ -353,6 +358,8 @@ def _fitting_names(architecture: Architecture, state_dict: StateDict) -> list[st
         converted = architecture.convert(state_dict) if architecture.convert else state_dict
     except ValueError:
         converted = state_dict
+    if not _is_our_layout(converted):
+        return []
     return [cfg.name for cfg in architecture.cfgs.values() if has_structure_of(cfg, converted)]
 
 

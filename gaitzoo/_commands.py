@@ -127,7 +127,7 @@ def run_embed(options: argparse.Namespace) -> None:
         "weights": weights,
     }
     write(output, lambda path: save_file({"embeddings": embeddings}, path, metadata))
-    print(f"{output}: embeddings {list(embeddings.shape)} of {len(sequences)} sequence(s)")
+    print(f"{output}: embeddings {list(embeddings.shape)} for {len(sequences)} sequence(s)")
 
 
 def run_identify(options: argparse.Namespace) -> None:
@@ -173,10 +173,11 @@ def run_identify(options: argparse.Namespace) -> None:
                 frames, name = gallery_clips.shown[match.index], gallery[match.index].name
                 row.append(_panel(frames, name, match, known_identity))
             rows.append(row)
-        shown = f"{len(probes)} probe(s)" if count == len(probes) else f"{count} of {len(probes)}"
-        _draw(rows, f"{shown} and the nearest of the gallery: {options.model}, {weights}", picture)
+        shown = "" if count == len(probes) else f" ({count} of {len(probes)} probes)"
+        title = f"probes and the nearest of the gallery: {options.model}, {weights}{shown}"
+        _draw(rows, title, picture)
         if not options.json:
-            print(f"\npicture: {picture} ({shown})")
+            print(f"\npicture: {picture}{shown}")
 
 
 def _print_matches(
@@ -201,8 +202,8 @@ def _print_matches(
     print(tabulate(rows, headers[:columns], colalign=align, disable_numparse=True))
     if found.rank1 is not None:
         print(
-            f"\nRank-1: {found.rank1:.1%} of {sum(found.known)} probe(s) whose identity is in the "
-            "gallery"
+            f"\nRank-1: {found.rank1:.1%} (probes whose identity is in the gallery: "
+            f"{sum(found.known)} of {len(probes)})"
         )
 
 

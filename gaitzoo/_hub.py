@@ -143,7 +143,9 @@ class HubAdapter(
                 )
             branch = push_args.get("branch")
             self.source = f"hf-hub:{repo_id}" + (f"@{branch}" if branch else "")
-            return super().push_to_hub(repo_id, **push_args)
+            commit = super().push_to_hub(repo_id, **push_args)
+            # As text it is the folder's URL in some versions of the client.
+            return str(getattr(commit, "commit_url", commit))
         except HFValidationError as error:
             raise ValueError(
                 f"expected a Hub repository 'organisation/name', got {repo_id!r}"
@@ -226,7 +228,10 @@ def _sections_of(cfg: PretrainedCfg) -> dict[str, str]:
         return {}
     known = {}
     if cfg.license != "unknown":
-        known["license"] = f"as the published weights of `{cfg.name}`: {cfg.license}"
+        known["license"] = (
+            f"that of the published weights of `{cfg.name}`, if this model started from them: "
+            f"{cfg.license}"
+        )
         if cfg.license.lower() in _SPDX:
             known["license"] = cfg.license
     if cfg.training_data != "none":

@@ -32,7 +32,7 @@ from gaitzoo.layers import (
     TemporalMax,
 )
 from gaitzoo.outputs import GaitOutput
-from gaitzoo.sequence import mask_fill, masked_mean, repeat_short
+from gaitzoo.sequence import mask_fill, mask_fill_, masked_mean, repeat_short
 
 __all__ = ["DAM", "DyGait", "DyGaitBlock", "convert_checkpoint", "dygait", "dygait_tiny"]
 
@@ -83,9 +83,12 @@ class DAM(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the augmented features."""
-        x = mask_fill(x, lengths)
-        moving = mask_fill(x - masked_mean(x, lengths), lengths)
-        return mask_fill(F.relu(self.dynamic(moving) + self.static(x)), lengths)
+        return self.augment(mask_fill(x, lengths), lengths)
+
+    def augment(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """As a call, for features that are zero past the end already."""
+        moving = mask_fill_(x - masked_mean(x, lengths), lengths)
+        return F.relu(mask_fill_(self.dynamic(moving) + self.static(x), lengths))
 
 
 class DyGaitStage(nn.Module):
@@ -107,9 +110,9 @@ class DyGaitStage(nn.Module):
         self.dam = DAM(in_channels, out_channels, static_kernel_size)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Returns the sum of both branches."""
-        x = mask_fill(x, lengths)
-        return mask_fill(F.relu(self.parallel(x)), lengths) + self.dam(x, lengths)
+        """Returns the sum of both branches; ``x`` must be zero past the end."""
+        plain = F.relu(mask_fill_(self.parallel(x), lengths))
+        return plain + self.dam.augment(x, lengths)
 
 
 class DyGaitBlock(nn.Module):
@@ -177,7 +180,7 @@ class _Stem(nn.Module):
         self.conv = _conv(in_channels, out_channels, (3, 3, 3))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return mask_fill(F.leaky_relu(self.conv(x), 0.01), lengths)
+        return F.leaky_relu(mask_fill_(self.conv(x), lengths), 0.01)
 
 
 class DyGait(GaitModel):

@@ -146,7 +146,7 @@ class HSTL(GaitModel):
         ValueError: If heights do not fit each other or the input, or a width needs a projection.
 
     Example:
-        >>> levels = (HSTLLevel((32,), (2,)), HSTLLevel((20, 12), (4, 4), shorten=True))
+        >>> levels = (HSTLLevel((32,), (2,)), HSTLLevel((20, 12), (4, 8), shorten=True))
         >>> model = HSTL(num_classes=0, levels=levels, last=16, part_channels=8).eval()
         >>> model(torch.rand(2, 9, 32, 22), lengths=torch.tensor([9, 5])).embeddings.shape
         torch.Size([2, 21, 8])

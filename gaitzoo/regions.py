@@ -249,7 +249,7 @@ def check_heights(heights: Sequence[int]) -> tuple[int, ...]:
         >>> check_heights([40, 24])
         (40, 24)
     """
-    given = tuple(heights) if isinstance(heights, Sequence) else (heights,)
+    given = tuple(heights) if isinstance(heights, Sequence) else ()
     if not given or any(type(rows) is not int or rows < 1 for rows in given):
         raise ValueError(
             f"expected heights as positive whole numbers of rows, e.g. (40, 24), got {heights!r}"

@@ -17,6 +17,7 @@ from gaitzoo._checks import check_lengths, shape_of
 __all__ = [
     "lengths_to_mask",
     "mask_fill",
+    "mask_fill_",
     "masked_max",
     "masked_mean",
     "pad_sequences",
@@ -46,20 +47,71 @@ def mask_fill(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
 
     Args:
         x: ``[N, C, T, ...]``, any values; what stands past the end may even be NaN.
-        lengths: ``[N]`` int64; ``None`` means all T and returns ``x`` itself.
+        lengths: ``[N]`` int64; ``None`` means all T.
         value: What to write past the end.
 
     Returns:
-        ``[N, C, T, ...]`` with ``value`` past the end.
+        ``[N, C, T, ...]`` with ``value`` past the end; ``x`` itself where nothing is past it.
 
     Example:
         >>> mask_fill(torch.ones(1, 1, 3), torch.tensor([2])).tolist()
         [[[1.0, 1.0, 0.0]]]
     """
-    if lengths is None:
+    start = _first_padded_frame(x, lengths)
+    if start is None:
         return x
-    mask = lengths_to_mask(lengths, x.shape[2])
-    return x.masked_fill(~mask.view(mask.shape[0], 1, -1, *[1] * (x.ndim - 3)), value)
+    assert lengths is not None
+    if start == 0:
+        return x.masked_fill(_padding(x, lengths, 0), value)
+    return mask_fill_(x.clone(), lengths, value)
+
+
+def mask_fill_(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+    """As :func:`mask_fill`, in place: for tensors that nobody else holds.
+
+    Only frames past the end of the shortest sequence are touched where ``lengths`` can be read
+    without waiting for a device.
+
+    Args:
+        x: ``[N, C, T, ...]``, any values.
+        lengths: ``[N]`` int64; ``None`` means all T.
+        value: What to write past the end.
+
+    Returns:
+        ``x`` itself.
+
+    Example:
+        >>> mask_fill_(torch.ones(1, 1, 3), torch.tensor([2])).tolist()
+        [[[1.0, 1.0, 0.0]]]
+    """
+    start = _first_padded_frame(x, lengths)
+    if start is not None:
+        assert lengths is not None
+        x[:, :, start:].masked_fill_(_padding(x, lengths, start), value)
+    return x
+
+
+def _padding(x: Tensor, lengths: Tensor, start: int) -> Tensor:
+    """True past the end, for frames from ``start`` on; broadcasts against ``[N, C, T, ...]``."""
+    mask = ~lengths_to_mask(lengths - start, x.shape[2] - start)
+    return mask.view(mask.shape[0], 1, -1, *[1] * (x.ndim - 3))
+
+
+def _first_padded_frame(x: Tensor, lengths: Tensor | None) -> int | None:
+    """The first frame that is padding in any sequence, or an earlier one; ``None`` if no frame is.
+
+    Reading lengths from an accelerator would stop it, and a graph has to hold for all lengths:
+    there any frame may be padding. In training, one operation on the whole map has the simpler
+    gradient.
+    """
+    if lengths is None:
+        return None
+    if lengths.device.type != "cpu" or torch.compiler.is_compiling():
+        return 0
+    shortest = int(lengths.min())
+    if shortest >= x.shape[2]:
+        return None
+    return 0 if x.requires_grad else shortest
 
 
 def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -76,9 +128,13 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
         >>> masked_mean(torch.tensor([[[1.0, 3.0, 99.0]]]), torch.tensor([2])).item()
         2.0
     """
-    if lengths is None:
+    start = _first_padded_frame(x, lengths)
+    if start is None:
         return x.mean(dim=2, keepdim=True)
-    total = mask_fill(x, lengths).sum(dim=2, keepdim=True)
+    assert lengths is not None
+    total = mask_fill(x[:, :, start:], lengths - start).sum(dim=2, keepdim=True)
+    if start:
+        total = total + x[:, :, :start].sum(dim=2, keepdim=True)
     return total / lengths.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
@@ -96,7 +152,12 @@ def masked_max(x: Tensor, lengths: Tensor | None) -> Tensor:
         >>> masked_max(torch.tensor([[[-2.0, -1.0, 99.0]]]), torch.tensor([2])).item()
         -1.0
     """
-    return mask_fill(x, lengths, torch.finfo(x.dtype).min).amax(dim=2)
+    start = _first_padded_frame(x, lengths)
+    if start is None:
+        return x.amax(dim=2)
+    assert lengths is not None
+    tail = mask_fill(x[:, :, start:], lengths - start, torch.finfo(x.dtype).min).amax(dim=2)
+    return torch.maximum(tail, x[:, :, :start].amax(dim=2)) if start else tail
 
 
 def repeat_short(

@@ -25,12 +25,19 @@ from gaitzoo.resblocks import FrameWise, Freezable
 
 __all__ = ["TimmFrames", "timm_frames", "timm_frames_tiny"]
 
-# Networks that are built for one size of frames get one that all their strides divide.
+# Networks that cannot read frames of any size get a size that all their strides divide.
 _GRID = 32
 _MOST_PARTS = 16
 _FEWEST_ROWS = 8
 # What timm raises for a network without maps, or one that cannot read frames of this size.
-_TIMM_ERRORS = (RuntimeError, AssertionError, AttributeError, TypeError, ValueError)
+_TIMM_ERRORS = (
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class TimmFrames(Freezable, GaitModel):
@@ -49,9 +56,9 @@ class TimmFrames(Freezable, GaitModel):
         num_classes: Training identities, 0 = no classifier.
         in_channels: Channels of the input, given to timm as ``in_chans``; pretrained first layers
             are converted by timm.
-        input_size: Height and width of the frames, pixels. Sizes the bands; networks made for one
-            size are built for it, rounded up to whole patches (mostly to multiples of 32), and
-            frames get empty margins.
+        input_size: Height and width of the frames, pixels. Sizes the bands. Networks that cannot
+            read any size are built for it rounded up to whole patches (mostly to multiples of 32),
+            and frames get empty margins.
         out_index: Which of timm's feature levels to use, as in ``out_indices``; negative counts
             from the last. ``None`` = the deepest map with 8 rows or more, else the deepest of
             those with the most rows. What comes after it is left out.
@@ -101,15 +108,16 @@ class TimmFrames(Freezable, GaitModel):
             raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
         if len(input_size) != 2 or any(not isinstance(n, int) or n < 1 for n in input_size):
             raise ValueError(f"expected input_size as (height, width) in pixels, got {input_size}")
+        height, width = input_size
         super().__init__(embedding="before_bn" if embedding == "fc" else "after_bn")
         # Saved weights replace timm's: building the model again must not download them.
         self.model_args["pretrained_backbone"] = False
         self.in_channels = in_channels
         self.embedding = embedding
-        builder = _Builder(backbone, in_channels, input_size, dict(backbone_args or {}))
+        builder = _Builder(backbone, in_channels, (height, width), dict(backbone_args or {}))
         network = builder.build(out_index, pretrained_backbone)
         self.grid_size = builder.grid_size
-        width, rows = builder.map_shapes(network)[0][:2]
+        map_channels, rows, _ = builder.map_shapes(network)[0]
         self.frames = FrameWise(_OneMap(network))
         self.temporal_pool = TemporalMax()
         self.part_pool = HorizontalPyramidPooling(
@@ -119,12 +127,12 @@ class TimmFrames(Freezable, GaitModel):
         if wrong:
             raise ValueError(
                 f"expected part_bins that divide the {rows} rows of the map of {backbone} for "
-                f"frames of {input_size[0]}x{input_size[1]}, got {tuple(self.part_pool.part_bins)}"
+                f"frames of {height}x{width}, got {tuple(self.part_pool.part_bins)}"
                 f"; leave part_bins out for {_default_bins(rows)}, or choose another out_index"
             )
         self.num_parts = self.part_pool.num_parts
         self.num_features = channels
-        self.part_fc = PartLinear(self.num_parts, width, channels)
+        self.part_fc = PartLinear(self.num_parts, map_channels, channels)
         self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
         init_weights(self.neck)
 
@@ -174,11 +182,12 @@ class _Builder:
     Args:
         name: timm's name.
         in_channels: Channels of a frame.
-        input_size: Height and width of a frame.
+        input_size: Height and width of a frame, pixels.
         arguments: For ``timm.create_model``.
 
     Attributes:
-        grid_size: Size that a network made for one size is built for; ``None`` = any size.
+        is_fixed: Whether timm builds the network for frames of one size.
+        grid_size: Size that frames are brought to by empty margins; ``None`` = they stay.
     """
 
     def __init__(
@@ -186,29 +195,36 @@ class _Builder:
     ) -> None:
         self.name, self.in_channels, self.input_size = name, in_channels, input_size
         self.arguments = arguments
-        self.grid_size = _rounded_up(input_size, _GRID) if _has_fixed_size(name) else None
+        self.is_fixed = _has_fixed_size(name)
+        self.grid_size = _rounded_up(input_size, _GRID) if self.is_fixed else None
 
     def build(self, out_index: int | None, pretrained: bool) -> nn.Module:
         """The network, cut off after the map that is used."""
-        if self.grid_size is not None or out_index is None:
-            network = self._create(pretrained=False)
-            # Transformers drop the pixels that fill no patch.
-            patches = getattr(getattr(network, "model", network), "patch_embed", None)
-            patch = getattr(patches, "patch_size", None) or (_GRID, _GRID)
-            if self.grid_size is not None and _GRID % patch[0]:
-                self.grid_size = _rounded_up(self.input_size, patch[0])
-                network = self._create(pretrained=False)
-            if out_index is None:
-                rows = [shape[1] for shape in self.map_shapes(network)]
-                wanted = min(_FEWEST_ROWS, max(rows))
-                level = max(i for i, count in enumerate(rows) if count >= wanted)
-                out_index = list(network.feature_info.out_indices)[level]
+        levels = {} if out_index is None else {"out_indices": (out_index,)}
+        network = self._create(pretrained=False, **levels)
+        grid_size = _rounded_up(self.input_size, _grid_step(network))
+        if self.is_fixed and grid_size != self.grid_size:
+            self.grid_size = grid_size
+            network = self._create(pretrained=False, **levels)
+        try:
+            shapes = self.map_shapes(network)
+        except ValueError:
+            if self.is_fixed or grid_size == self.input_size:
+                raise
+            # Some networks halve the map and join it again, which odd sizes do not allow.
+            self.grid_size = grid_size
+            shapes = self.map_shapes(network)
+        if out_index is None:
+            rows = [shape[1] for shape in shapes]
+            wanted = min(_FEWEST_ROWS, max(rows))
+            level = max(i for i, count in enumerate(rows) if count >= wanted)
+            out_index = list(network.feature_info.out_indices)[level]
         return self._create(pretrained, out_indices=(out_index,))
 
     def _create(self, pretrained: bool, **arguments: Any) -> Any:
         import timm
 
-        if self.grid_size is not None:
+        if self.is_fixed:
             arguments["img_size"] = self.grid_size
         try:
             return timm.create_model(
@@ -267,6 +283,14 @@ def _has_fixed_size(name: str) -> bool:
         )
     cfg = timm.get_pretrained_cfg(name)
     return cfg is not None and cfg.fixed_input_size
+
+
+def _grid_step(network: nn.Module) -> int:
+    """What sizes must be multiples of: patches leave out pixels that fill none."""
+    patches = getattr(getattr(network, "model", network), "patch_embed", None)
+    patch = getattr(patches, "patch_size", None) or _GRID
+    patch = patch if isinstance(patch, int) else patch[0]
+    return patch if _GRID % patch else _GRID
 
 
 def _rounded_up(size: tuple[int, int], step: int) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class HubServer:
 
 def point_client_at(url, home, monkeypatch):
     """Makes huggingface_hub of this process use a server and a cache of its own."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     new = {
         "ENDPOINT": url,
@@ -116,7 +116,9 @@ def point_client_at(url, home, monkeypatch):
         "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
     }
     for name, value in new.items():
-        monkeypatch.setattr(constants, name, value)
+        # Older clients do not know all of them, and keep copies of some.
+        monkeypatch.setattr(constants, name, value, raising=False)
+        monkeypatch.setattr(file_download, name, value, raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     # The client waits up to half a minute between its attempts.
     monkeypatch.setattr("time.sleep", lambda seconds: None)

@@ -197,7 +197,7 @@ def test_no_other_structure_explains_the_size(name):
     ]
     others += [(optimizer, {"layers": d}) for d in DEPTHS.values() if d != layers_of(cfg)]
     for other, changes in others:
-        assert abs(unexplained_bytes(cfg, golden, other, **changes)) > 15_000
+        assert abs(unexplained_bytes(cfg, golden, other, **changes)) > 10_000
     for mode in ("2d", "3d", "p3d"):
         with torch.device("meta"):
             model = DeepGaitV2(mode=mode, layers=layers_of(cfg), num_classes=cfg.num_classes)
@@ -323,7 +323,7 @@ def test_files_that_do_not_fit_are_refused_whole(change, message, tmp_path):
 
 def test_a_file_of_another_variant_is_named(tmp_path):
     shapes = golden_doc("deepgaitv2_p3d_10")["state_dict"]
-    weights = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
+    weights = {key: torch.zeros(shape) for key, shape in shapes.items()}
     path = tmp_path / "file.pt"
     torch.save({"model": weights}, path)
     with pytest.raises(ValueError, match=r"it fits .*deepgaitv2_p3d\.ccpg"):

@@ -26,8 +26,7 @@ def columns_of(model: gaitzoo.HSTL) -> list[tuple[str, list[int]]]:
     if isinstance(model.last_pool, gaitzoo.ASTP):
         last = [rows * scale for rows in model.last_pool.heights]
     else:
-        bands = model.last_pool.num_parts
-        last = [sum(model.hierarchy[0].heights) // bands] * bands
+        last = [64 // model.last_pool.num_parts] * model.last_pool.num_parts
     return [*columns, ("last", last)]
 
 
@@ -58,9 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     silhouette = render_walk(sample_identity(7), frames=4, view=72.0).silhouettes[3].numpy() / 255
     figure = Figure(figsize=(12, 7.2), dpi=110, layout="constrained")
-    for block, (tag, title) in zip(
-        figure.subfigures(2, 2, squeeze=False).flat, TAGS.items(), strict=True
-    ):
+    blocks = figure.subfigures(2, 2, squeeze=False).flat
+    for block, (tag, title) in zip(blocks, TAGS.items(), strict=True):
         with torch.device("meta"):
             model = gaitzoo.create_model(f"hstl.{tag}", num_classes=0)
         assert isinstance(model, gaitzoo.HSTL)
@@ -75,7 +73,6 @@ def main() -> None:
         block.axes[0].set_yticks(range(0, 65, 16), labels=range(0, 65, 16), fontsize=7)
         block.axes[0].set_ylabel("rows of the frame", fontsize=8)
     figure.savefig(options.output)
-    print(f"wrote {options.output}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from gaitzoo._base import GaitModel
 from gaitzoo._checkpoint import load_checkpoint
 from gaitzoo._embed import embed
 from gaitzoo._factory import LicenseWarning, create_model
+from gaitzoo._identify import Identification, Match, identify
 from gaitzoo._registry import (
     PretrainedCfg,
     PretrainedNotAvailable,
@@ -64,8 +65,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "HSTLFeatures",
     "HSTLLevel",
     "HorizontalPyramidPooling",
+    "Identification",
     "LicenseWarning",
     "LocalTemporalAggregation",
+    "Match",
     "PartBNNeck",
     "PartLinear",
     "PretrainedCfg",
@@ -83,6 +86,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "create_transform",
     "embed",
     "find_sequences",
+    "identify",
     "is_model",
     "list_models",
     "list_tags",

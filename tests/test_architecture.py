@@ -17,7 +17,7 @@ ROWS = [
     {"_checks", "outputs", "_body", "_raster", "_pickles"},
     {"sequence", "_flesh", "_ranking"},
     {"_filming"},
-    {"layers", "losses", "metrics", "preprocess", "synthetic"},
+    {"layers", "losses", "metrics", "preprocess", "synthetic", "augment"},
     {"files", "pictures", "_registry"},
     {"_base"},
     {"resblocks", "regions", "_opengait_files"},
@@ -28,7 +28,9 @@ ROWS = [
     {"_factory"},
     {"_embed"},
     {"_identify"},
+    {"_demo", "_cli_files"},
     {"__init__"},
+    {"_commands"},
     {"cli"},
     {"__main__"},
 ]

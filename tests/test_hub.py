@@ -9,123 +9,24 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer, environment, point_client_at, sha256
+from hub_server import environment, sha256
+from hub_world import FILE, REPO, Hostile, authors_file, flip, open_world
 
 import gaitzoo
-from gaitzoo import PretrainedCfg, _checkpoint, _factory, _registry
-from gaitzoo._registry import register_model, rename_keys
+from gaitzoo import _checkpoint, _factory
 from gaitzoo.dygait import DyGait
 
 pytestmark = pytest.mark.filterwarnings("ignore::gaitzoo.LicenseWarning")
 
-REPO, FILE = "authors/weights", "data/Net/checkpoints/Net-60000.pt"
-ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}
-
-
-def their_key(key):
-    return key.removeprefix("their.") if key.startswith("their.") else None
-
-
-def convert(state_dict):
-    return rename_keys(state_dict, their_key, "Wired")
-
-
-def authors_file(model, **more):
-    """The bytes of a file as training writes it, with the states of optimizer and scheduler."""
-    content = {
-        "model": {f"their.{key}": value for key, value in model.state_dict().items()},
-        "optimizer": {
-            "state": {0: {"momentum_buffer": torch.ones(2, 3)}},
-            "param_groups": [{"lr": 0.1, "nesterov": False, "params": [0]}],
-        },
-        "scheduler": {"milestones": Counter([20, 30]), "gamma": 0.1, "_last_lr": [0.1]},
-        "iteration": 60000,
-        **more,
-    }
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-class Hostile:
-    """Runs code when it is unpickled by a reader that admits anything."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-class World:
-    """A Hub, a cache, and a model whose weights the Hub has."""
-
-    def __init__(self, hub, home):
-        self.hub, self.home = hub, home
-        self.model = DyGait(num_classes=5, **ARGS).eval()
-        self.content = authors_file(self.model)
-        hub.add(REPO, {FILE: self.content})
-        self.cfg = PretrainedCfg(
-            model_args=ARGS,
-            num_classes=5,
-            input_size=(16, 12),
-            embedding="after_bn",
-            license="academic use only",
-            hub_id=REPO,
-            filename=FILE,
-            size=len(self.content),
-            sha256=sha256(self.content),
-        )
-        self.register()
-
-    def register(self, **changes):
-        self.cfg = replace(self.cfg, **changes)
-        _registry._ARCHITECTURES.pop("wired", None)
-
-        @register_model({"test": self.cfg, "none": PretrainedCfg()}, convert=convert)
-        def wired(**model_args):
-            return DyGait(**model_args)
-
-    def publish(self, content, **changes):
-        """Replaces the file on the Hub, and what the cfg says of it."""
-        self.hub.add(REPO, {FILE: content})
-        known = {"size": len(content), "sha256": sha256(content)}
-        self.register(**{**known, **changes})
-
-    def load(self, **args):
-        return gaitzoo.create_model("wired.test", pretrained=True, **args)
-
-    def kept(self):
-        return [path for path in (self.home / "assets").rglob("*") if path.is_file()]
-
-    def refused(self, kind, match, **args):
-        """The load fails with this message and leaves no converted file behind."""
-        with pytest.raises(kind, match=match):
-            self.load(**args)
-        assert self.kept() == []
-
-    def check(self, model, classes=5):
-        assert model.num_classes == classes
-        for key, value in self.model.state_dict().items():
-            if classes == 5 or "classifier" not in key:
-                assert torch.equal(model.state_dict()[key], value)
-
 
 @pytest.fixture
 def world(monkeypatch, tmp_path):
-    # Few models: errors name the owners of a file, which builds all that there are.
-    known = {"dygait": _registry._ARCHITECTURES["dygait"]}
-    monkeypatch.setattr(_registry, "_ARCHITECTURES", known)
-    monkeypatch.setattr(_factory, "_licenses_shown", set())
-    with HubServer() as hub:
-        point_client_at(hub.url, tmp_path, monkeypatch)
-        yield World(hub, tmp_path)
+    with open_world(monkeypatch, tmp_path) as world:
+        yield world
 
 
 def forbid_unpickling(monkeypatch):
@@ -201,7 +102,7 @@ def test_class_counts(world, monkeypatch, classes, cold):
 
 def test_license_is_shown_once_per_tag(world):
     with pytest.warns(gaitzoo.LicenseWarning, match="academic use only") as shown:
-        world.load()
+        gaitzoo.create_model("wired.test", pretrained=True)
     assert shown[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -302,7 +203,7 @@ def test_a_file_of_another_model_is_refused(world):
 def test_a_cut_connection_is_resumed(world):
     world.hub.cut_after[FILE] = [9000, 1000]
     for _ in range(2):
-        # Clients before 1.4 or so give up at each cut, and go on from there when asked again.
+        # Older clients give up at each cut, and go on from there when asked again.
         with contextlib.suppress(ConnectionError):
             world.load()
     world.check(world.load())
@@ -336,10 +237,6 @@ def test_the_original_in_the_cache_is_enough(world):
     shutil.rmtree(world.home / "assets")
     world.hub.stop()
     world.check(world.load())
-
-
-def flip(content):
-    return content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
 
 
 @pytest.mark.parametrize(
@@ -381,7 +278,7 @@ def test_unwritable_place_for_converted_files(world):
     (world.home / "assets").mkdir()
     (world.home / "assets" / "gaitzoo").write_text("in the way")
     with pytest.warns(UserWarning, match="cannot keep the converted weights.*cache_dir") as shown:
-        world.check(world.load())
+        world.check(gaitzoo.create_model("wired.test", pretrained=True))
     assert {warning.filename for warning in shown} <= {__file__}
 
 
@@ -540,149 +437,3 @@ class TestShipped:
         world.register(sha256=None)
         shipped.write_bytes(b"anything")
         world.refused(ValueError, "expected a sha256")
-
-
-def save(model, folder, **args):
-    model.save_pretrained(folder, **args)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-class TestSharing:
-    def test_saved_models_load_from_the_hub(self, world):
-        saved = save(world.model, world.home / "saved")
-        assert sorted(saved) == ["README.md", "config.json", "model.safetensors"]
-        commit = world.hub.add("me/mine", saved)
-        world.hub.add("me/mine", {"config.json": b"{}"})
-        with pytest.raises(ValueError, match="written by gaitzoo"):
-            gaitzoo.create_model("hf-hub:me/mine")
-        model = gaitzoo.create_model(f"hf-hub:me/mine@{commit}")
-        world.check(model)
-        assert model.training
-        assert not DyGait.from_pretrained("me/mine", revision=commit).training
-        world.hub.stop()
-        args = {"revision": commit, "num_classes": 0, "local_files_only": True}
-        world.check(gaitzoo.GaitModel.from_pretrained("me/mine", **args), 0)
-
-    def test_the_scheme_decides_where_to_look(self, world, monkeypatch):
-        monkeypatch.chdir(world.home)
-        save(world.model, Path("me") / "mine")
-        world.check(gaitzoo.create_model("local-dir:me/mine"))
-        with pytest.raises(FileNotFoundError, match="no such repository"):
-            gaitzoo.create_model("hf-hub:me/mine")
-        with pytest.raises(ValueError, match=r"'hf-hub:me/my\.net'.*'local-dir:me/my\.net'"):
-            gaitzoo.create_model("me/my.net")
-        with pytest.raises(FileNotFoundError, match="a folder after local-dir:"):
-            gaitzoo.create_model("local-dir:nowhere")
-        with pytest.raises(ValueError, match="organisation/name@revision"):
-            gaitzoo.create_model("hf-hub:me/mine@")
-        with pytest.raises(ValueError, match="num_classes at most, got channels"):
-            gaitzoo.create_model("local-dir:me/mine", channels=(2, 2, 2))
-        with pytest.raises(ValueError, match="a saved Other, got a DyGait"):
-            type("Other", (gaitzoo.GaitModel,), {}).from_pretrained("me/mine")
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("config.json", b"{", "config.json is damaged"),
-            ("config.json", b"\xff\xfe", "config.json is damaged"),
-            ("config.json", b"[]", "written by gaitzoo"),
-            ("config.json", b"moved", "config.json is damaged"),
-            ("model.safetensors", b"moved", "no safetensors file"),
-        ],
-    )
-    def test_damaged_folders_are_refused(self, world, name, content, message):
-        save(world.model, world.home / "saved")
-        (world.home / "saved" / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
-        (world.home / "saved" / name).unlink()
-        with pytest.raises(FileNotFoundError, match=f"expected {name}"):
-            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
-
-    @pytest.mark.parametrize(
-        ("before", "after"),
-        [
-            ('"dygait"', '"moon"'),
-            ('"part_bins"', '"depth"'),
-            ('"before_bn"', '"sideways"'),
-            ('"after_bn"', '"sideways"'),
-        ],
-    )
-    def test_unknown_configurations_are_refused(self, world, before, after):
-        saved = save(world.model, world.home / "saved")["config.json"].decode()
-        if before in saved:
-            (world.home / "saved" / "config.json").write_text(saved.replace(before, after))
-            with pytest.raises(ValueError, match=r"does not describe a .* can build"):
-                gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
-
-    @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
-    def test_push_and_load_again(self, world):
-        url = world.model.push_to_hub(
-            "club/walkers", token="hf_test", model_card={"training_data": "Ten walkers."}
-        )
-        assert "/club/walkers/commit/" in url
-        files = world.hub.repositories["club/walkers"].files("main")
-        assert {"README.md", "config.json", "model.safetensors"} <= set(files)
-        assert world.hub.count("PUT", "/upload/") == 1
-        assert world.hub.count("POST", "/verify") == 1
-        card = files["README.md"].decode()
-        assert 'create_model("hf-hub:club/walkers")' in card
-        assert "Ten walkers." in card
-        world.check(gaitzoo.create_model("hf-hub:club/walkers"))
-
-    @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
-    def test_push_to_a_branch_of_ones_own(self, world):
-        world.hub.add("somebody/walkers", {"other.txt": b"x"}, branch="next")
-        world.model.push_to_hub("walkers", token="hf_test", branch="next")
-        card = world.hub.repositories["somebody/walkers"].files("next")["README.md"].decode()
-        assert 'create_model("hf-hub:somebody/walkers@next")' in card
-        world.check(gaitzoo.create_model("hf-hub:somebody/walkers@next"))
-
-    def test_push_without_permission(self, world):
-        with pytest.raises(PermissionError, match="hf auth login"):
-            world.model.push_to_hub("club/walkers")
-        with pytest.raises(ValueError, match="'organisation/name', got 'a/b/c'"):
-            world.model.push_to_hub("a/b/c", token="hf_test")
-        assert "club/walkers" not in world.hub.repositories
-
-
-class TestCard:
-    def card(self, model, folder, **sections):
-        return save(model, folder, model_card=sections or None)["README.md"].decode()
-
-    def test_what_nobody_said_is_not_invented(self, world):
-        text = self.card(
-            gaitzoo.create_model("wired.none", num_classes=3, **ARGS), world.home / "a"
-        )
-        assert "| Architecture | `dygait` |" in text
-        assert "not stated by whoever saved this model" in text
-        assert "license:" not in text
-        assert "None measured." in text
-        for title in ("Use", "Training data", "Results", "Intended use", "Limits"):
-            assert f"## {title}\n" in text
-
-    def test_published_weights_bring_their_terms(self, world):
-        world.register(
-            training_data="Gait of 5 people.", metrics={"rank1": 64.6, "protocol": "any"}
-        )
-        text = self.card(world.load(), world.home / "a")
-        assert "if this model started from them: academic use only" in text
-        assert "license: other" in text
-        assert "Gait of 5 people." in text
-        assert "published by their authors" in text
-        assert "- rank1: 64.6" in text
-
-    def test_sections_can_be_written(self, world):
-        sections = {"license": "MIT", "limits": "Only cats.", "results": "Rank-1 12 %."}
-        text = self.card(world.model, world.home / "a", **sections)
-        assert "license: mit" in text
-        assert "Only cats." in text
-        with pytest.raises(ValueError, match=r"among license, .*, got colour"):
-            world.model.save_pretrained(world.home / "a", model_card={"colour": "red"})
-
-    def test_a_second_save_replaces_the_card(self, world):
-        self.card(world.model, world.home / "a")
-        other = DyGait(num_classes=0, **ARGS)
-        assert "| Classes | 0 |" in self.card(other, world.home / "a")
-        assert gaitzoo.create_model(f"local-dir:{world.home / 'a'}").num_classes == 0
-        assert len(list((world.home / "a").iterdir())) == 3

@@ -177,9 +177,10 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     build = find_architecture(cfg.architecture).build
     classes = cfg.num_classes if num_classes is None else num_classes
     model = build(**{**cfg.model_args, **model_args, "num_classes": classes})
-    # Arguments may move the embedding to the other side of the batch norm.
+    # Arguments may move the embedding to the other side of the batch norm, or change the frames.
     own = getattr(model, "pretrained_cfg", cfg)
-    model.pretrained_cfg = replace(cfg, embedding=own.embedding)
+    input_size = model_args.get("input_size", cfg.input_size)
+    model.pretrained_cfg = replace(cfg, embedding=own.embedding, input_size=input_size)
     return model
 
 

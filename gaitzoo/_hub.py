@@ -307,7 +307,12 @@ def _build(config: dict[str, Any], num_classes: int, where: str | Path) -> GaitM
     cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
     try:
         architecture = find_architecture(config["architecture"])
-        model_args = config["model_args"]
+        # A saved model carries its weights: its configuration may not ask for others.
+        model_args = {
+            key: value
+            for key, value in config["model_args"].items()
+            if not key.startswith("pretrained")
+        }
         model = architecture.build(**{**model_args, "num_classes": num_classes})
         model.pretrained_cfg = PretrainedCfg(**cfg_fields)
     except (TypeError, ValueError) as error:

@@ -54,11 +54,19 @@ def rename_keys(
 
     Raises:
         UnknownKeysError: If a key has no new name.
+        ValueError: If two keys have the same new name.
     """
     renamed = {key: new_key(key) for key in state_dict}
     unknown = [key for key, new in renamed.items() if new is None]
     if unknown:
         raise UnknownKeysError(model, unknown, len(renamed) - len(unknown))
+    new_names = [new for new in renamed.values() if new is not None]
+    doubled = sorted({new for new in new_names if new_names.count(new) > 1})
+    if doubled:
+        raise ValueError(
+            f"expected one tensor for every parameter of {model}, got several for "
+            f"{', '.join(doubled)}; is this a mixture of two files?"
+        )
     return {new: state_dict[key] for key, new in renamed.items() if new is not None}
 
 

@@ -172,14 +172,23 @@ class DyGaitBlock(nn.Module):
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
-class _Stem(nn.Module):
-    """A 3x3x3 convolution and LeakyReLU in front of the shallow network."""
+class DyGaitStem(nn.Module):
+    """A 3x3x3 convolution and LeakyReLU in front of the shallow network.
+
+    Source: DyGait (https://arxiv.org/abs/2303.14953), Fig. 2; shapes as for :class:`DAM`, but
+    ``x`` must be zero past the end.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = _conv(in_channels, out_channels, (3, 3, 3))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the first map."""
         return F.leaky_relu(mask_fill_(self.conv(x), lengths), 0.01)
 
 
@@ -253,7 +262,7 @@ class DyGait(GaitModel):
         self.in_channels = in_channels
         self.order = _NETWORKS[network]
         self.head = head
-        self.stem = _Stem(in_channels, channels[0]) if network == "shallow" else None
+        self.stem = DyGaitStem(in_channels, channels[0]) if network == "shallow" else None
         self.aggregation = LocalTemporalAggregation(aggregated, aggregated)
         self.blocks = nn.ModuleList(
             DyGaitBlock(before, after, shortcut, single_stage)

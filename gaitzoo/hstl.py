@@ -27,6 +27,14 @@ from torch import Tensor, nn
 
 from gaitzoo._base import GaitModel, init_weights
 from gaitzoo._checks import shape_of
+from gaitzoo._hierarchy import (
+    CASIAB,
+    CASIAB_17,
+    GAIT3D,
+    OUMVLP,
+    HSTLLevel,
+    check_levels,
+)
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
 from gaitzoo.layers import GeMHPP, PartLinear, SharedBNNeck, TemporalMax
 from gaitzoo.outputs import GaitOutput
@@ -34,32 +42,6 @@ from gaitzoo.regions import ASTP, ARME_Conv, FTABlock, check_heights
 from gaitzoo.sequence import repeat_short
 
 __all__ = ["HSTL", "HSTLFeatures", "HSTLLevel", "convert_checkpoint", "hstl", "hstl_tiny"]
-
-
-class HSTLLevel(NamedTuple):
-    """One level of the hierarchy: how the body is cut, and what happens to its regions.
-
-    A tuple, so that JSON can hold it: a plain tuple of the same values is as good.
-
-    Args:
-        heights: Rows of each region, from the top; they add up to the rows of the level's map.
-        channels: Widths of the region-wise convolutions, one after the other.
-        project: Whether a 1x1 convolution comes before the regions are pooled to parts; needed
-            where the last width is not that of the parts.
-        halve: Whether a 2x2 maximum halves the map behind the level.
-        shorten: Whether three frames become one behind the level, region by region
-            (:class:`gaitzoo.FTABlock`); the regions are then pooled once more.
-
-    Example:
-        >>> HSTLLevel((40, 24), channels=(32, 64), shorten=True).heights
-        (40, 24)
-    """
-
-    heights: tuple[int, ...]
-    channels: tuple[int, ...]
-    project: bool = True
-    halve: bool = False
-    shorten: bool = False
 
 
 class HSTLFeatures(NamedTuple):
@@ -74,26 +56,6 @@ class HSTLFeatures(NamedTuple):
     features: Tensor
     lengths: Tensor | None
     parts: Tensor
-
-
-_CASIAB = (
-    HSTLLevel((64,), (32,)),
-    HSTLLevel((40, 24), (32, 64), shorten=True),
-    HSTLLevel((8, 32, 16, 8), (128, 128), project=False),
-)
-_CASIAB_17 = (*_CASIAB[:2], _CASIAB[2]._replace(project=True))
-_OUMVLP = (
-    HSTLLevel((64,), (32, 32), halve=True),
-    HSTLLevel((4, 24, 4), (64, 64), shorten=True),
-    HSTLLevel((4, 4, 12, 8, 4), (128, 128)),
-    HSTLLevel((4, 4, 12, 4, 4, 4), (256, 256), project=False),
-)
-_GAIT3D = (
-    HSTLLevel((64,), (32, 32), halve=True),
-    HSTLLevel((20, 12), (64, 64), shorten=True),
-    HSTLLevel((4, 16, 8, 4), (128, 128)),
-    HSTLLevel((4, 4, 12, 8, 4), (256, 256), project=False),
-)
 
 
 class _Level(nn.Module):
@@ -160,12 +122,12 @@ class HSTL(GaitModel):
         *,
         num_classes: int = 74,
         in_channels: int = 1,
-        levels: Sequence[HSTLLevel | Sequence[Any]] = _CASIAB,
+        levels: Sequence[HSTLLevel | Sequence[Any]] = CASIAB,
         last: int | Sequence[int] = 64,
         part_channels: int = 128,
     ) -> None:
         super().__init__(embedding="after_bn")
-        self.hierarchy = _check_levels(levels)
+        self.hierarchy = check_levels(levels)
         self.in_channels = in_channels
         self.num_features = part_channels
         widths = (in_channels, *(level.channels[-1] for level in self.hierarchy))
@@ -279,32 +241,6 @@ class HSTL(GaitModel):
             )
 
 
-def _check_levels(levels: Sequence[HSTLLevel | Sequence[Any]]) -> tuple[HSTLLevel, ...]:
-    """Raises unless the heights of the levels fit each other; returns the levels."""
-    checked = []
-    for level in levels:
-        if not isinstance(level, Sequence) or not 2 <= len(level) <= len(HSTLLevel._fields):
-            raise ValueError(
-                f"expected levels as HSTLLevel(heights, channels, ...), got {level!r}; one level "
-                "alone needs a comma behind it: (HSTLLevel(...),)"
-            )
-        heights, channels, *choices = level
-        if not isinstance(channels, Sequence) or not channels:
-            raise ValueError(f"expected channels as a tuple of widths, got {channels!r}")
-        checked.append(HSTLLevel(check_heights(heights), tuple(channels), *choices))
-    if not checked:
-        raise ValueError("expected at least one level, got none")
-    rows = sum(checked[0].heights)
-    for number, level in enumerate(checked, start=1):
-        if sum(level.heights) != rows:
-            raise ValueError(
-                f"expected heights of level {number} that add up to its {rows} rows, got "
-                f"{level.heights}, which add up to {sum(level.heights)}"
-            )
-        rows = rows // 2 if level.halve else rows
-    return tuple(checked)
-
-
 def _last_pool(
     last: int | Sequence[int], deepest: HSTLLevel, part_channels: int
 ) -> tuple[GeMHPP | ASTP, int]:
@@ -399,14 +335,14 @@ _NO_FILE = (
     "the authors of HSTL have published no weights for this data set. Train the model yourself, "
     "or load a file that you have with checkpoint_path=..."
 )
-_CASIAB_METRICS = {
+CASIAB_METRICS = {
     "rank1": 98.1,
     "rank1_BG": 95.9,
     "rank1_CL": 88.9,
     "rank1_mean": 94.3,
     "protocol": "CASIA-B, identical views excluded; rank1 is normal walking (NM)",
 }
-_CASIAB_NOTES = (
+CASIAB_NOTES = (
     "The paper draws 17 parts, the authors' present code has 73; which of the two the published "
     "numbers belong to is not said."
 )
@@ -414,31 +350,31 @@ _GREW_NOTES = (
     "Our reading: there is neither code nor configuration for GREW; this is the hierarchy of "
     "Gait3D."
 )
-_GAIT3D_ARGS = {"levels": _GAIT3D, "last": 32, "part_channels": 256}
+GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
 
 _CFGS = {
     "casiab": _cfg(
-        num_classes=74, metrics=_CASIAB_METRICS, unavailable=_BY_HAND, notes=_CASIAB_NOTES
+        num_classes=74, metrics=CASIAB_METRICS, unavailable=_BY_HAND, notes=CASIAB_NOTES
     ),
     "casiab_17": _cfg(
         num_classes=74,
-        model_args={"levels": _CASIAB_17, "last": (8,) * 8},
-        metrics=_CASIAB_METRICS,
+        model_args={"levels": CASIAB_17, "last": (8,) * 8},
+        metrics=CASIAB_METRICS,
         unavailable=(
             "the authors' link of the time of this hierarchy has been replaced. Train the model "
             "yourself, or load a file that you have with checkpoint_path=..."
         ),
-        notes=_CASIAB_NOTES,
+        notes=CASIAB_NOTES,
     ),
     "oumvlp": _cfg(
         num_classes=5153,
-        model_args={"levels": _OUMVLP, "last": 32, "part_channels": 256},
+        model_args={"levels": OUMVLP, "last": 32, "part_channels": 256},
         metrics={"rank1": 92.4, "protocol": "OU-MVLP, mean over views, identical views excluded"},
         unavailable=_BY_HAND,
     ),
     "gait3d": _cfg(
         num_classes=3000,
-        model_args=_GAIT3D_ARGS,
+        model_args=GAIT3D_ARGS,
         metrics={
             "rank1": 61.3,
             "rank5": 76.3,
@@ -450,7 +386,7 @@ _CFGS = {
     ),
     "grew": _cfg(
         num_classes=20000,
-        model_args=_GAIT3D_ARGS,
+        model_args=GAIT3D_ARGS,
         metrics={"rank1": 62.72, "rank5": 76.6, "protocol": "GREW test set, scored by its server"},
         unavailable=_NO_FILE,
         notes=_GREW_NOTES,

@@ -21,6 +21,7 @@ ROWS = [
     {"files", "pictures", "_registry"},
     {"_base"},
     {"resblocks", "regions", "_opengait_files"},
+    {"_hierarchy"},
     {"dygait", "hstl", "deepgaitv2", "timm_frames"},
     {"_checkpoint"},
     {"_download"},

@@ -98,7 +98,7 @@ def test_cfgs_cannot_be_changed_but_copied():
 def test_every_tag_says_what_people_must_know(name):
     for tag in gaitzoo.list_tags(name):
         cfg = gaitzoo.model_info(f"{name}.{tag}")
-        assert cfg.license != "unknown"
+        assert cfg.license != "unknown" or not (cfg.metrics or cfg.has_weights)
         assert cfg.paper.startswith("https://") or not cfg.metrics
         assert len(cfg.input_size) == 2
         assert cfg.num_classes > 0
@@ -109,3 +109,16 @@ def test_every_tag_says_what_people_must_know(name):
             assert len(cfg.sha256) == 64
         else:
             assert cfg.unavailable
+
+
+def test_two_keys_for_one_parameter_are_refused():
+    state_dict = {"a": torch.zeros(1), "b": torch.ones(1)}
+    with pytest.raises(ValueError, match="got several for weight"):
+        _registry.rename_keys(state_dict, lambda _: "weight", "a model")
+
+
+def test_frame_size_in_the_arguments_is_in_the_cfg():
+    model = gaitzoo.create_model("timm_frames_tiny", input_size=(32, 24), num_classes=0)
+    assert model.pretrained_cfg.input_size == (32, 24)
+    frames = torch.rand(2, 32, 24)
+    assert gaitzoo.embed(model, [frames], progress=False).shape[0] == 1

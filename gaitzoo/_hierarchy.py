@@ -1,0 +1,82 @@
+"""Hierarchies of body regions for HSTL: what one is, the published ones, and whether one fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gaitzoo.regions import check_heights
+
+__all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "HSTLLevel", "check_levels"]
+
+
+class HSTLLevel(NamedTuple):
+    """One level of the hierarchy: how the body is cut, and what happens to its regions.
+
+    A tuple, so that JSON can hold it: a plain tuple of the same values is as good.
+
+    Args:
+        heights: Rows of each region, from the top; they add up to the rows of the level's map.
+        channels: Widths of the region-wise convolutions, one after the other.
+        project: Whether a 1x1 convolution comes before the regions are pooled to parts; needed
+            where the last width is not that of the parts.
+        halve: Whether a 2x2 maximum halves the map behind the level.
+        shorten: Whether three frames become one behind the level, region by region
+            (:class:`gaitzoo.FTABlock`); the regions are then pooled once more.
+
+    Example:
+        >>> HSTLLevel((40, 24), channels=(32, 64), shorten=True).heights
+        (40, 24)
+    """
+
+    heights: tuple[int, ...]
+    channels: tuple[int, ...]
+    project: bool = True
+    halve: bool = False
+    shorten: bool = False
+
+
+CASIAB = (
+    HSTLLevel((64,), (32,)),
+    HSTLLevel((40, 24), (32, 64), shorten=True),
+    HSTLLevel((8, 32, 16, 8), (128, 128), project=False),
+)
+CASIAB_17 = (*CASIAB[:2], CASIAB[2]._replace(project=True))
+OUMVLP = (
+    HSTLLevel((64,), (32, 32), halve=True),
+    HSTLLevel((4, 24, 4), (64, 64), shorten=True),
+    HSTLLevel((4, 4, 12, 8, 4), (128, 128)),
+    HSTLLevel((4, 4, 12, 4, 4, 4), (256, 256), project=False),
+)
+GAIT3D = (
+    HSTLLevel((64,), (32, 32), halve=True),
+    HSTLLevel((20, 12), (64, 64), shorten=True),
+    HSTLLevel((4, 16, 8, 4), (128, 128)),
+    HSTLLevel((4, 4, 12, 8, 4), (256, 256), project=False),
+)
+
+
+def check_levels(levels: Sequence[HSTLLevel | Sequence[Any]]) -> tuple[HSTLLevel, ...]:
+    """Raises unless the heights of the levels fit each other; returns the levels."""
+    checked = []
+    for level in levels:
+        if not isinstance(level, Sequence) or not 2 <= len(level) <= len(HSTLLevel._fields):
+            raise ValueError(
+                f"expected levels as HSTLLevel(heights, channels, ...), got {level!r}; one level "
+                "alone needs a comma behind it: (HSTLLevel(...),)"
+            )
+        heights, channels, *choices = level
+        if not isinstance(channels, Sequence) or not channels:
+            raise ValueError(f"expected channels as a tuple of widths, got {channels!r}")
+        checked.append(HSTLLevel(check_heights(heights), tuple(channels), *choices))
+    if not checked:
+        raise ValueError("expected at least one level, got none")
+    rows = sum(checked[0].heights)
+    for number, level in enumerate(checked, start=1):
+        if sum(level.heights) != rows:
+            raise ValueError(
+                f"expected heights of level {number} that add up to its {rows} rows, got "
+                f"{level.heights}, which add up to {sum(level.heights)}"
+            )
+        rows = rows // 2 if level.halve else rows
+    return tuple(checked)

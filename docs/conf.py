@@ -14,6 +14,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Shapes"]
+# Rows of a Shapes section look like rows of Args.
+napoleon_custom_sections = [("Shapes", "params_style")]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -17,7 +17,11 @@ from gaitzoo._registry import (
 )
 from gaitzoo.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
+from gaitzoo.export import export_onnx
 from gaitzoo.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.fuse import fuse_for_inference
+from gaitzoo.frozen_llm import FrozenLLM
+from gaitzoo.gaitllm import GaitLLM
 from gaitzoo.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.layers import (
     GeMHPP,
@@ -44,6 +48,15 @@ from gaitzoo.resblocks import (
 )
 from gaitzoo.sequence import pad_sequences
 from gaitzoo.timm_frames import TimmFrames
+from gaitzoo.tokens import (
+    G2LProjector,
+    L2GProjector,
+    MotionClipAssembler,
+    PeakTokenFinder,
+    PeakTokens,
+    RepresentationAggregator,
+    SpatialTokenizer,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -57,7 +70,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "FTA",
     "FTABlock",
     "FrameWise",
+    "FrozenLLM",
+    "G2LProjector",
     "GaitBase",
+    "GaitLLM",
     "GaitModel",
     "GaitOutput",
     "GeMHPP",
@@ -66,13 +82,18 @@ __all__ = [  # noqa: RUF022 - plain order
     "HSTLLevel",
     "HorizontalPyramidPooling",
     "Identification",
+    "L2GProjector",
     "LicenseWarning",
     "LocalTemporalAggregation",
     "Match",
+    "MotionClipAssembler",
     "PartBNNeck",
     "PartLinear",
+    "PeakTokenFinder",
+    "PeakTokens",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "RepresentationAggregator",
     "ResidualBackbone",
     "ResidualBlock2d",
     "ResidualBlock3d",
@@ -80,12 +101,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "SequencePath",
     "SharedBNNeck",
     "SilhouetteTransform",
+    "SpatialTokenizer",
     "TemporalMax",
     "TimmFrames",
     "create_model",
     "create_transform",
     "embed",
+    "export_onnx",
     "find_sequences",
+    "fuse_for_inference",
     "identify",
     "is_model",
     "list_models",

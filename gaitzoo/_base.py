@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,12 +39,14 @@ class GaitModel(nn.Module):
         architecture: Registered name of the model family.
         model_args: Arguments that the model was built with.
         pretrained_cfg: What is known of its variant or weights.
+        min_frames: Frames that the layers need; shorter sequences are played again until they
+            have as many.
         num_features: C of the embeddings.
         num_parts: P of the embeddings.
     """
 
     architecture: ClassVar[str] = ""
-    min_frames: ClassVar[int] = 1
+    min_frames: int = 1
 
     model_args: dict[str, Any]
     pretrained_cfg: PretrainedCfg
@@ -66,6 +69,13 @@ class GaitModel(nn.Module):
         self.grad_checkpointing = False
         # Built directly, a model is no known variant; create_model puts the tag's cfg here.
         self.pretrained_cfg = PretrainedCfg(architecture=self.architecture, embedding=embedding)
+        if self.input_size is not None:
+            self.pretrained_cfg = replace(self.pretrained_cfg, input_size=self.input_size)
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the frames that the structure is made for; ``None`` = several fit."""
+        return self.model_args.get("input_size")
 
     @property
     def num_classes(self) -> int:

@@ -263,6 +263,7 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
             of this one's authors but have unknown keys.
     """
     convert = find_architecture(architecture).convert
+    reason = ""
     try:
         if convert is not None:
             return convert(state_dict)
@@ -272,11 +273,13 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
                 f"{path} looks like the authors' {architecture}, but {error}; is it a changed "
                 f"variant? {_owners(state_dict)}"
             ) from error
+        if not isinstance(error, UnknownKeysError):
+            reason = f" ({error})"
     if _is_our_layout(state_dict):
         return state_dict
     raise ValueError(
         f"expected weights of {architecture} in {path}, got keys like "
-        f"{', '.join(list(state_dict)[:3])}; {_owners(state_dict)}"
+        f"{', '.join(list(state_dict)[:3])}{reason}; {_owners(state_dict)}"
     )
 
 

@@ -10,7 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_lengths", "check_parts_divide", "check_silhouettes", "check_values", "shape_of"]
+__all__ = [
+    "check_features",
+    "check_lengths",
+    "check_parts_divide",
+    "check_silhouettes",
+    "check_values",
+    "shape_of",
+]
 
 
 def shape_of(x: Tensor) -> str:
@@ -82,17 +89,53 @@ def check_values(x: Tensor, lowest: float, highest: float) -> None:
         raise ValueError(f"expected silhouettes in [{lowest:g}, {highest:g}], got {found}; {fix}")
 
 
-def check_lengths(lengths: Tensor, num_sequences: int, num_frames: int) -> Tensor:
+def check_features(
+    x: Tensor, channels: int | None, lengths: Tensor | None = None, shortest: int = 1
+) -> None:
+    """Raises unless a block that sees time can take a feature map and its lengths.
+
+    Args:
+        x: ``[N, C, T, H, W]``.
+        channels: C that the block was built for; ``None`` = any.
+        lengths: ``[N]`` int64, or ``None``.
+        shortest: Frames that a sequence must have.
+
+    Raises:
+        TypeError: If ``x`` is no floating-point tensor or ``lengths`` no integer tensor.
+        ValueError: If axes, channels, frames or lengths do not fit.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected a map [N, C, T, H, W] of floats, got {got}")
+    if x.ndim != 5 or (channels is not None and x.shape[1] != channels):
+        wanted = "C" if channels is None else channels
+        raise ValueError(
+            f"expected a map [N, {wanted}, T, H, W], got {shape_of(x)}; channels stand on axis 1, "
+            "frames on axis 2 (silhouettes[:, None] makes a map of one channel)"
+        )
+    if x.shape[2] < shortest:
+        raise ValueError(
+            f"expected at least {shortest} frames, got {x.shape[2]} in {shape_of(x)}; "
+            "repeat short sequences first (gaitzoo.sequence.repeat_short)"
+        )
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[2], shortest)
+
+
+def check_lengths(
+    lengths: Tensor, num_sequences: int, num_frames: int, shortest_allowed: int = 1
+) -> Tensor:
     """Raises unless ``lengths`` fits a padded batch; returns it.
 
     Args:
         lengths: ``[N]`` int64 with values 1 to T.
         num_sequences: N.
         num_frames: T.
+        shortest_allowed: Smallest value allowed.
 
     Raises:
         TypeError: If it is not an integer tensor.
-        ValueError: If its shape is not ``[N]`` or a value is outside 1..T. The values of tensors
+        ValueError: If its shape is not ``[N]`` or a value is out of range. The values of tensors
             on accelerators are not read.
     """
     if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.is_complex():
@@ -108,11 +151,15 @@ def check_lengths(lengths: Tensor, num_sequences: int, num_frames: int) -> Tenso
         )
     if not torch.compiler.is_compiling() and lengths.device.type == "cpu":
         shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest < 1 or longest > num_frames:
+        if shortest < shortest_allowed or longest > num_frames:
+            fix = (
+                "leave empty sequences out and pass the number of frames before padding"
+                if shortest_allowed == 1
+                else "repeat short sequences first (gaitzoo.sequence.repeat_short)"
+            )
             raise ValueError(
-                f"expected lengths from 1 to {num_frames} (the frames of the batch), got "
-                f"{shortest} to {longest}; leave empty sequences out and pass the number of "
-                "frames before padding"
+                f"expected lengths from {shortest_allowed} to {num_frames} (the frames of the "
+                f"batch), got {shortest} to {longest}; {fix}"
             )
     return lengths
 
@@ -127,11 +174,16 @@ def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
     Raises:
         ValueError: If a number of bands does not divide the height.
     """
+    if x.ndim != 4:
+        raise ValueError(
+            f"expected a map [N, C, H, W], got {shape_of(x)}; pool over time first, for example "
+            "with gaitzoo.TemporalMax"
+        )
     height = x.shape[2]
     wrong = [bins for bins in part_bins if height % bins]
     if wrong:
         raise ValueError(
             f"expected a height that {', '.join(map(str, part_bins))} band(s) divide, got "
-            f"{height} rows in the map {shape_of(x)}, which {', '.join(map(str, wrong))} does not; use frames "
-            "of the height that the model was made for, or other part_bins"
+            f"{height} rows in the map {shape_of(x)}, which {', '.join(map(str, wrong))} does not; "
+            "use frames of the height that the model was made for, or other part_bins"
         )

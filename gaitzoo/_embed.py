@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gaitzoo._base import GaitModel
+from gaitzoo._chunks import embed_in_chunks, temporal_reach
+from gaitzoo._memory import bytes_per_frame, free_memory
 from gaitzoo.preprocess import create_transform
 from gaitzoo.sequence import pad_sequences
 
@@ -19,13 +22,20 @@ __all__ = ["embed"]
 # Batches whose sequences are sorted by length together. Sorting within a window keeps generators
 # from being read to their end before anything is computed.
 _WINDOW = 16
+# More frames in a batch make nothing faster. A processor computes frames one after the other, so
+# it gains little from large batches and loses by padding; an accelerator must be filled.
+_MOST_FRAMES = {"cpu": 256, "accelerator": 8192}
+_MOST_PADDING = {"cpu": 0.03, "accelerator": 0.25}
+# Frames of a batch where neither memory nor model can be measured.
+_MODEST_FRAMES = 256
 
 
 def embed(
     model: GaitModel,
     sequences: Iterable[Any],
     *,
-    batch_frames: int = 256,
+    batch_frames: int | None = None,
+    max_memory: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
@@ -37,11 +47,19 @@ def embed(
     height-normalised ones are cut, ready ones taken as they are. Sequences are then sorted by
     length, padded and run in batches in eval mode; the model is left in the mode it was in.
 
+    A sequence too long for ``max_memory`` is cut into overlapping pieces, with equal results, by
+    models in which a frame's influence on others ends: DeepGaitV2, GaitBase, HSTL and timm
+    networks. DyGait's mean over time reaches over the whole sequence; it is run whole, whatever
+    memory that takes. A batch that runs out of memory is halved and run again.
+
     Args:
-        model: A model of this library.
+        model: A model of this library, plain or from :func:`gaitzoo.fuse_for_inference`.
         sequences: Any iterable, also a generator, of frames ``[T, H, W]`` as arrays or tensors:
             uint8 in 0..255, masks, or floats in [0, 1]; lengths and sizes may differ.
-        batch_frames: Frames of a batch, padding included. A longer sequence runs alone.
+        batch_frames: Frames of a batch, padding included; a longer sequence runs alone.
+            ``None`` = from ``max_memory`` and what the model holds per frame, which is measured.
+        max_memory: Bytes that the maps of a batch may take; ``None`` = half of what is free on
+            the device.
         device: Where to compute; ``None`` = where the model is. The model goes there and back.
         dtype: Compute in this type under autocast, for example ``torch.bfloat16``; ``None`` = in
             the model's own.
@@ -54,6 +72,7 @@ def embed(
     Raises:
         ValueError: If there is no sequence, or one of them is no silhouette sequence (the message
             says which and why).
+        MemoryError: If one sequence alone does not fit into memory.
 
     Example:
         >>> import gaitzoo
@@ -62,27 +81,79 @@ def embed(
         >>> gaitzoo.embed(model, clips, progress=False).shape
         torch.Size([3, 6, 4])
     """
+    _check_arguments(model, sequences, batch_frames, max_memory)
+    found: dict[int, Tensor] = {}
+    total = len(sequences) if hasattr(sequences, "__len__") else None  # pyright: ignore
+    with (
+        _evaluating(model, device) as computing_on,
+        tqdm(total=total, unit="seq", desc="embedding", disable=not progress) as bar,
+    ):
+        for numbers, embeddings in _embeddings(
+            model, _aligned(model, sequences), batch_frames, max_memory, computing_on, dtype
+        ):
+            embeddings = embeddings.cpu()
+            embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+            found.update(zip(numbers, embeddings, strict=True))
+            bar.update(len(numbers))
+    if not found:
+        raise ValueError("expected at least one sequence to embed, got none")
+    return torch.stack([found[i] for i in range(len(found))])
+
+
+def _check_arguments(
+    model: object, sequences: object, batch_frames: int | None, max_memory: int | None
+) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, got {type(model).__name__}; see create_model")
-    if not isinstance(batch_frames, int) or batch_frames < 1:
-        raise ValueError(f"expected batch_frames >= 1, got {batch_frames!r}")
+    for name, value in (("batch_frames", batch_frames), ("max_memory", max_memory)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"expected {name} >= 1 or None, got {value!r}")
     if isinstance(sequences, Tensor) and sequences.ndim == 3:
         raise ValueError(
             f"expected an iterable of sequences, got one of shape {list(sequences.shape)}; "
             "put it into a list"
         )
-    found: dict[int, Tensor] = {}
-    with _evaluating(model, device) as computing_on:
-        total = len(sequences) if hasattr(sequences, "__len__") else None  # pyright: ignore
-        with tqdm(total=total, unit="seq", desc="embedding", disable=not progress) as bar:
-            for window in _windows(_aligned(model, sequences), _WINDOW * batch_frames):
-                for batch in _batches(window, batch_frames):
-                    outputs = _run(model, [frames for _, frames in batch], computing_on, dtype)
-                    found.update(zip((i for i, _ in batch), outputs, strict=True))
-                    bar.update(len(batch))
-    if not found:
-        raise ValueError("expected at least one sequence to embed, got none")
-    return torch.stack([found[i] for i in range(len(found))])
+
+
+def _embeddings(
+    model: GaitModel,
+    aligned: Iterator[tuple[int, Tensor]],
+    batch_frames: int | None,
+    max_memory: int | None,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yields numbers of sequences and their embeddings, one batch behind the computation.
+
+    While an accelerator computes a batch, the next one is padded and on its way.
+    """
+    first = next(aligned, None)
+    if first is None:
+        return
+    kind = "cpu" if device.type == "cpu" else "accelerator"
+    fitting = _fitting_frames(model, first[1], max_memory, device)
+    if batch_frames is None:
+        batch_frames = min(fitting or _MODEST_FRAMES, _MOST_FRAMES[kind])
+    runner = _Runner(model, fitting, device, dtype)
+    waiting: tuple[list[int], Tensor] | None = None
+    for window in _windows(chain([first], aligned), _WINDOW * batch_frames):
+        for batch in _batches(window, batch_frames, _MOST_PADDING[kind]):
+            computed = [i for i, _ in batch], runner.run([frames for _, frames in batch])
+            if waiting is not None:
+                yield waiting
+            waiting = computed
+    if waiting is not None:
+        yield waiting
+
+
+def _fitting_frames(
+    model: GaitModel, frames: Tensor, max_memory: int | None, device: torch.device
+) -> int | None:
+    """Frames whose maps fit into memory together; ``None`` if that cannot be measured."""
+    needed = bytes_per_frame(model, tuple(frames.shape[1:]))
+    if needed is None:
+        return None
+    return max(1, (max_memory or free_memory(device) // 2) // needed)
 
 
 @contextmanager
@@ -125,30 +196,98 @@ def _windows(
 
 
 def _batches(
-    window: list[tuple[int, Tensor]], batch_frames: int
+    window: list[tuple[int, Tensor]], batch_frames: int, most_padding: float
 ) -> Iterator[list[tuple[int, Tensor]]]:
     """Sequences of similar lengths whose padded batch stays within the budget."""
     batch: list[tuple[int, Tensor]] = []
+    frames = 0
     for i, sequence in sorted(window, key=lambda item: len(item[1]), reverse=True):
         # Sorted downwards: the first of a batch is its longest.
-        if batch and (len(batch) + 1) * len(batch[0][1]) > batch_frames:
+        padded = (len(batch) + 1) * len(batch[0][1]) if batch else 0
+        padding = padded - frames - len(sequence)
+        if batch and (padded > batch_frames or padding > most_padding * padded):
             yield batch
-            batch = []
+            batch, frames = [], 0
         batch.append((i, sequence))
+        frames += len(sequence)
     yield batch
 
 
-def _run(
-    model: GaitModel, sequences: list[Tensor], device: torch.device, dtype: torch.dtype | None
-) -> Tensor:
-    if len({sequence.dtype for sequence in sequences}) > 1:
-        sequences = [s / 255 if s.dtype == torch.uint8 else s.float() for s in sequences]
-    silhouettes, lengths = pad_sequences(sequences)
-    if bool((lengths == lengths[0]).all()):
+class _Runner:
+    """Runs batches; what does not fit into memory is run in halves or pieces.
+
+    Args:
+        model: In eval mode, on its device.
+        fitting: Frames that fit into memory together; ``None`` = unknown.
+        device: Where the model is.
+        dtype: For autocast; ``None`` = the model's own.
+    """
+
+    def __init__(
+        self,
+        model: GaitModel,
+        fitting: int | None,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.model, self.fitting, self.device, self.dtype = model, fitting, device, dtype
+        self.can_cut = temporal_reach(model) is not None
+
+    def run(self, sequences: list[Tensor]) -> Tensor:
+        """Embeds a batch of ``[T_i, H, W]``; gives ``[N, P, C]``, perhaps still being computed."""
+        longest = max(len(frames) for frames in sequences)
+        if len(sequences) == 1 and self.can_cut and self.fitting and longest > self.fitting:
+            return self._run_in_pieces(sequences[0], self.fitting)
+        try:
+            return self._run_whole(sequences)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Here the failed attempt is forgotten, with all that it held.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(sequences) > 1:
+            half = len(sequences) // 2
+            return torch.cat([self.run(sequences[:half]), self.run(sequences[half:])])
+        return self._run_in_pieces(sequences[0], longest // 2)
+
+    def _run_whole(self, sequences: list[Tensor]) -> Tensor:
+        if len({sequence.dtype for sequence in sequences}) > 1:
+            sequences = [s / 255 if s.dtype == torch.uint8 else s.float() for s in sequences]
+        silhouettes, lengths = pad_sequences(sequences)
         padded_lengths = None
-    else:
-        padded_lengths = lengths.to(device)
-    autocast = nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-    with torch.inference_mode(), autocast:
-        embeddings = model(silhouettes.to(device), padded_lengths).embeddings
-    return embeddings.cpu().to(torch.promote_types(embeddings.dtype, torch.float32))
+        if bool((lengths != lengths[0]).any()):
+            padded_lengths = self._sent(lengths)
+        with torch.inference_mode(), self._autocast():
+            return self.model(self._sent(silhouettes), padded_lengths).embeddings
+
+    def _run_in_pieces(self, frames: Tensor, max_frames: int) -> Tensor:
+        """Halves the pieces until they fit."""
+        while self.can_cut and max_frames >= self.model.min_frames:
+            try:
+                with torch.inference_mode(), self._autocast():
+                    return embed_in_chunks(self.model, frames[None], max_frames)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            max_frames //= 2
+        raise MemoryError(
+            f"a sequence of {len(frames)} frames does not fit into the memory of {self.device}; "
+            "embed it in shorter clips, use a narrower dtype, or another device"
+        )
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        # Copied without waiting, behind what the device still computes.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # What the CPU's allocator raises is no class of its own.
+    return "DefaultCPUAllocator" in str(error) and "memory" in str(error)

@@ -179,8 +179,12 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     model = build(**{**cfg.model_args, **model_args, "num_classes": classes})
     # Arguments may move the embedding to the other side of the batch norm, or change the frames.
     own = getattr(model, "pretrained_cfg", cfg)
-    input_size = model_args.get("input_size", cfg.input_size)
-    model.pretrained_cfg = replace(cfg, embedding=own.embedding, input_size=input_size)
+    input_size = getattr(model, "input_size", None) or cfg.input_size
+    cfg = replace(cfg, embedding=own.embedding, input_size=input_size)
+    if model_args and any(cfg.model_args.get(key) != value for key, value in model_args.items()):
+        # Another structure than the published numbers were measured with.
+        cfg = replace(cfg, metrics={}, notes=f"built with other arguments than {cfg.name}")
+    model.pretrained_cfg = cfg
     return model
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gaitzoo._fused_layers import conv_like, convolve
 from gaitzoo.dygait import DyGaitBlock, DyGaitStage
-from gaitzoo.sequence import mask_fill_
+from gaitzoo.sequence import mask_fill_, over_time
 
 __all__ = ["FusedDyGaitBlock", "FusedDyGaitStage", "FusedStem"]
 
@@ -111,8 +111,6 @@ class FusedDyGaitBlock(nn.Module):
 
 def _mean_of_zero_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Mean over time, ``[N, C, H, W]``, of maps that are zero past the end."""
-    wide = torch.promote_types(x.dtype, torch.float32)
     if lengths is None:
-        return x.mean(dim=2, dtype=wide).to(x.dtype)
-    total = x.sum(dim=2, dtype=wide)
-    return (total / lengths.to(wide).view(-1, 1, 1, 1)).to(x.dtype)
+        return over_time(x, torch.mean)
+    return over_time(x, torch.sum) / lengths.to(x.dtype).view(-1, 1, 1, 1)

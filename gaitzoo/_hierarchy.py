@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gaitzoo.regions import check_heights
+from gaitzoo.regions import check_heights, check_width
 
 __all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "HSTLLevel", "check_levels"]
 
@@ -57,20 +57,17 @@ GAIT3D = (
 
 
 def check_levels(levels: Sequence[HSTLLevel | Sequence[Any]]) -> tuple[HSTLLevel, ...]:
-    """Raises unless the heights of the levels fit each other; returns the levels."""
-    checked = []
-    for level in levels:
-        if not isinstance(level, Sequence) or not 2 <= len(level) <= len(HSTLLevel._fields):
-            raise ValueError(
-                f"expected levels as HSTLLevel(heights, channels, ...), got {level!r}; one level "
-                "alone needs a comma behind it: (HSTLLevel(...),)"
-            )
-        heights, channels, *choices = level
-        if not isinstance(channels, Sequence) or not channels:
-            raise ValueError(f"expected channels as a tuple of widths, got {channels!r}")
-        checked.append(HSTLLevel(check_heights(heights), tuple(channels), *choices))
-    if not checked:
-        raise ValueError("expected at least one level, got none")
+    """Raises unless every level is one and their heights fit each other; returns the levels.
+
+    Args:
+        levels: From coarse to fine.
+
+    Raises:
+        ValueError: If a level is no such tuple, or its heights do not fit the level before.
+    """
+    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
+        raise ValueError(f"expected levels as a tuple of HSTLLevel, got {levels!r}")
+    checked = [_check_level(level) for level in levels]
     rows = sum(checked[0].heights)
     for number, level in enumerate(checked, start=1):
         if sum(level.heights) != rows:
@@ -78,5 +75,25 @@ def check_levels(levels: Sequence[HSTLLevel | Sequence[Any]]) -> tuple[HSTLLevel
                 f"expected heights of level {number} that add up to its {rows} rows, got "
                 f"{level.heights}, which add up to {sum(level.heights)}"
             )
+        if level.halve and rows % 2:
+            raise ValueError(
+                f"expected an even number of rows in level {number}, which is halved, got {rows}"
+            )
         rows = rows // 2 if level.halve else rows
     return tuple(checked)
+
+
+def _check_level(level: object) -> HSTLLevel:
+    fields = len(HSTLLevel._fields)
+    if not isinstance(level, Sequence) or isinstance(level, str) or not 2 <= len(level) <= fields:
+        raise ValueError(
+            f"expected levels as HSTLLevel(heights, channels, ...), got {level!r}; one level "
+            "alone needs a comma behind it: (HSTLLevel(...),)"
+        )
+    heights, channels, *choices = level
+    if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
+        raise ValueError(f"expected channels as a tuple of widths, got {channels!r}")
+    if not all(isinstance(choice, bool) for choice in choices):
+        raise ValueError(f"expected project, halve and shorten as True or False, got {choices}")
+    widths = tuple(check_width(width) for width in channels)
+    return HSTLLevel(check_heights(heights), widths, *choices)

@@ -192,8 +192,8 @@ def roughen_outline(
     frames, height, width = silhouettes.shape
     coarse = torch.randn(frames, 1, height // 4 + 2, width // 4 + 2, generator=generator)
     field = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
-    # Below one half, so that it never turns plain background or plain body into the other.
-    field = (0.25 * strength * field).clamp(-0.45, 0.45).to(silhouettes.device)
+    # Less than 0.4, beyond which plain background and plain body would no longer stay.
+    field = (0.25 * strength * field).clamp(-0.399, 0.399).to(silhouettes.device)
     values = F.pad(_to_float(silhouettes)[:, None], (2, 2, 2, 2), mode="replicate")
     blurred = F.avg_pool2d(values, kernel_size=5, stride=1)
     # The blur turns an edge into a ramp of 1/5 per pixel; 5 makes it one pixel wide again.

@@ -18,10 +18,13 @@ Differences from upstream:
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo._base import GaitModel, init_weights
+from gaitzoo._checks import check_features
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
 from gaitzoo.layers import (
     GeMHPP,
@@ -64,7 +67,7 @@ class DAM(nn.Module):
         returns: ``[N, C_out, T, H, W]``; frames at or past ``lengths`` are zero.
 
     Raises:
-        ValueError: If a kernel size is even.
+        ValueError: If a kernel size is even, or axes, channels or lengths do not fit.
 
     Example:
         >>> DAM(1, 8)(torch.rand(2, 1, 9, 16, 11)).shape
@@ -83,6 +86,7 @@ class DAM(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the augmented features."""
+        check_features(x, self.static.in_channels, lengths)
         return self.augment(mask_fill(x, lengths), lengths)
 
     def augment(self, x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -135,7 +139,7 @@ class DyGaitBlock(nn.Module):
         returns: ``[N, C_out, T, H, W]``; frames at or past ``lengths`` are zero.
 
     Raises:
-        ValueError: If ``shortcut`` is unknown.
+        ValueError: If ``shortcut`` is unknown, or axes, channels or lengths do not fit.
 
     Example:
         >>> DyGaitBlock(4, 8)(torch.rand(2, 4, 9, 16, 11)).shape
@@ -152,6 +156,7 @@ class DyGaitBlock(nn.Module):
         super().__init__()
         if shortcut not in ("projection", "authors"):
             raise ValueError(f'expected shortcut "projection" or "authors", got {shortcut!r}')
+        self.in_channels = in_channels
         self.stage1 = DyGaitStage(in_channels, out_channels, (1, 3, 3))
         self.stage2 = None if single_stage else DyGaitStage(out_channels, out_channels, (3, 3, 3))
         self.adds_input = in_channels in (1, out_channels)
@@ -163,6 +168,7 @@ class DyGaitBlock(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the residual."""
+        check_features(x, self.in_channels, lengths)
         x = mask_fill(x, lengths)
         y = self.stage1(x, lengths)
         if self.stage2 is not None:
@@ -266,7 +272,7 @@ class DyGait(GaitModel):
         self.aggregation = LocalTemporalAggregation(aggregated, aggregated)
         self.blocks = nn.ModuleList(
             DyGaitBlock(before, after, shortcut, single_stage)
-            for before, after in zip(block_widths, block_widths[1:], strict=False)
+            for before, after in pairwise(block_widths)
         )
         self.spatial_pool = nn.MaxPool3d(kernel_size=(1, 2, 2))
         self.temporal_pool = TemporalMax()

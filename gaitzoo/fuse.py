@@ -28,6 +28,7 @@ from gaitzoo._fused_residual import (
     FusedResidualBlockP3d,
 )
 from gaitzoo.dygait import DyGaitBlock, DyGaitStem
+from gaitzoo.gaitllm import GaitLLM
 from gaitzoo.layers import (
     GeMHPP,
     LocalTemporalAggregation,
@@ -100,7 +101,10 @@ def fuse_for_inference(
     with torch.no_grad():
         _fuse_children(fused)
         _fold_neck(fused)
-    _set_dtypes(fused, dtype or next(model.parameters()).dtype)
+    # GaitLLM's maps end where its encoder does; behind it come tokens and a language model.
+    maps = fused.encoder if isinstance(fused, GaitLLM) else fused
+    assert isinstance(maps, nn.Module)
+    _set_dtypes(maps, dtype or next(maps.parameters()).dtype)
     fused.requires_grad_(False)
     if compile:
         fused.compile(dynamic=True)

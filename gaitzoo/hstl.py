@@ -115,7 +115,6 @@ class HSTL(GaitModel):
     """
 
     architecture = "hstl"
-    min_frames = 3
 
     def __init__(
         self,
@@ -126,8 +125,14 @@ class HSTL(GaitModel):
         last: int | Sequence[int] = 64,
         part_channels: int = 128,
     ) -> None:
-        super().__init__(embedding="after_bn")
         self.hierarchy = check_levels(levels)
+        super().__init__(embedding="after_bn")
+        # As plain values, so that what is saved comes back equal.
+        self.model_args["levels"] = tuple(tuple(level) for level in self.hierarchy)
+        if not isinstance(last, int):
+            self.model_args["last"] = last = check_heights(last)
+        # Every shortening leaves a third of the frames; short sequences are repeated in any case.
+        self.min_frames = 3 ** max(1, sum(level.shorten for level in self.hierarchy))
         self.in_channels = in_channels
         self.num_features = part_channels
         widths = (in_channels, *(level.channels[-1] for level in self.hierarchy))
@@ -143,6 +148,12 @@ class HSTL(GaitModel):
         self.part_fc = PartLinear(self.num_parts, part_channels, part_channels)
         self.neck = SharedBNNeck(self.num_parts, part_channels, num_classes)
         init_weights(self)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Rows of the hierarchy, and columns in the proportion of 64 x 44; others fit as well."""
+        rows = sum(self.hierarchy[0].heights)
+        return rows, max(2, 2 * round(rows * 22 / 64))
 
     def forward_intermediates(
         self, silhouettes: Tensor, lengths: Tensor | None = None
@@ -248,14 +259,13 @@ def _last_pool(
     rows = sum(deepest.heights) // (2 if deepest.halve else 1)
     width = deepest.channels[-1]
     if not isinstance(last, int):
-        heights = check_heights(last)
-        if sum(heights) != rows:
+        if sum(last) != rows:
             raise ValueError(
                 f"expected heights in last that add up to the {rows} rows of the deepest map, got "
-                f"{heights}"
+                f"{last}"
             )
-        return ASTP(width, part_channels, heights), len(heights)
-    if last < 1 or rows % last:
+        return ASTP(width, part_channels, last), len(last)
+    if type(last) is not int or last < 1 or rows % last:
         raise ValueError(
             f"expected last as a number of bands that divides the {rows} rows of the deepest map, "
             f"or as heights that add up to it, got {last}"
@@ -295,7 +305,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
         UnknownKeysError: If a name is not HSTL's.
     """
     # A pooling without convolutions of its level is the last one, of the deepest map.
-    levels = {key[4] for key in state_dict if key.startswith("arme")}
+    levels = {key[4:5] for key in state_dict if key.startswith("arme")}
     return rename_keys(state_dict, lambda key: _new_key(key, levels), "HSTL")
 
 
@@ -335,14 +345,14 @@ _NO_FILE = (
     "the authors of HSTL have published no weights for this data set. Train the model yourself, "
     "or load a file that you have with checkpoint_path=..."
 )
-CASIAB_METRICS = {
+_CASIAB_METRICS = {
     "rank1": 98.1,
     "rank1_BG": 95.9,
     "rank1_CL": 88.9,
     "rank1_mean": 94.3,
     "protocol": "CASIA-B, identical views excluded; rank1 is normal walking (NM)",
 }
-CASIAB_NOTES = (
+_CASIAB_NOTES = (
     "The paper draws 17 parts, the authors' present code has 73; which of the two the published "
     "numbers belong to is not said."
 )
@@ -350,21 +360,21 @@ _GREW_NOTES = (
     "Our reading: there is neither code nor configuration for GREW; this is the hierarchy of "
     "Gait3D."
 )
-GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
+_GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
 
 _CFGS = {
     "casiab": _cfg(
-        num_classes=74, metrics=CASIAB_METRICS, unavailable=_BY_HAND, notes=CASIAB_NOTES
+        num_classes=74, metrics=_CASIAB_METRICS, unavailable=_BY_HAND, notes=_CASIAB_NOTES
     ),
     "casiab_17": _cfg(
         num_classes=74,
         model_args={"levels": CASIAB_17, "last": (8,) * 8},
-        metrics=CASIAB_METRICS,
+        metrics=_CASIAB_METRICS,
         unavailable=(
             "the authors' link of the time of this hierarchy has been replaced. Train the model "
             "yourself, or load a file that you have with checkpoint_path=..."
         ),
-        notes=CASIAB_NOTES,
+        notes=_CASIAB_NOTES,
     ),
     "oumvlp": _cfg(
         num_classes=5153,
@@ -374,7 +384,7 @@ _CFGS = {
     ),
     "gait3d": _cfg(
         num_classes=3000,
-        model_args=GAIT3D_ARGS,
+        model_args=_GAIT3D_ARGS,
         metrics={
             "rank1": 61.3,
             "rank5": 76.3,
@@ -386,7 +396,7 @@ _CFGS = {
     ),
     "grew": _cfg(
         num_classes=20000,
-        model_args=GAIT3D_ARGS,
+        model_args=_GAIT3D_ARGS,
         metrics={"rank1": 62.72, "rank5": 76.6, "protocol": "GREW test set, scored by its server"},
         unavailable=_NO_FILE,
         notes=_GREW_NOTES,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo._checks import check_parts_divide, shape_of
+from gaitzoo._checks import check_features, check_lengths, check_parts_divide, shape_of
 from gaitzoo.sequence import mask_fill, masked_max
 
 __all__ = [
@@ -40,6 +40,8 @@ class TemporalMax(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the maximum over time."""
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[2])
         return masked_max(x, lengths)
 
 
@@ -60,7 +62,8 @@ class LocalTemporalAggregation(nn.Module):
         returns: ``[N, C_out, T // kernel_size, H, W]``; zeros past ``out_lengths(lengths)``.
 
     Raises:
-        ValueError: If there are fewer frames than ``kernel_size``.
+        ValueError: If axes or channels are wrong, or a sequence has fewer frames than
+            ``kernel_size``.
 
     Example:
         >>> aggregate = LocalTemporalAggregation(8, 8)
@@ -87,11 +90,7 @@ class LocalTemporalAggregation(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the shortened sequence."""
-        if x.shape[2] < self.kernel_size:
-            raise ValueError(
-                f"expected at least {self.kernel_size} frames, got {x.shape[2]} in {shape_of(x)}; "
-                "repeat short sequences first (gaitzoo.sequence.repeat_short)"
-            )
+        check_features(x, self.conv.in_channels, lengths, shortest=self.kernel_size)
         x = F.leaky_relu(self.conv(x), 0.01)
         return mask_fill(x, None if lengths is None else self.out_lengths(lengths))
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo._checks import shape_of
+from gaitzoo._checks import check_features, shape_of
 from gaitzoo.layers import GeMHPP
 from gaitzoo.sequence import mask_fill, masked_max
 
-__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock", "check_heights"]
+__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock", "check_heights", "check_width"]
 
 # Frames of the two pooling windows, and how far they move.
 _SHORT_WINDOW, _LONG_WINDOW, _STRIDE = 3, 5, 3
@@ -43,7 +43,8 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
         returns: ``[N, C_out, T, H, W]``; frames at or past ``lengths`` are zero.
 
     Raises:
-        ValueError: If ``heights`` are not positive, or do not add up to the rows of ``x``.
+        ValueError: If ``heights`` are not positive or do not add up to the rows of ``x``, or
+            channels or lengths do not fit.
 
     Example:
         >>> ARME_Conv(1, 8, heights=(10, 6))(torch.rand(2, 1, 9, 16, 11)).shape
@@ -52,6 +53,7 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
 
     def __init__(self, in_channels: int, out_channels: int, heights: Sequence[int]) -> None:
         super().__init__()
+        self.in_channels = check_width(in_channels)
         self.heights = check_heights(heights)
         self.convs = nn.ModuleList(
             nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
@@ -64,6 +66,7 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the regions, convolved and put together again."""
+        check_features(x, self.in_channels, lengths)
         _check_rows(x, self.heights)
         regions = mask_fill(x, lengths).split(self.heights, dim=3)
         y = [conv(region) for conv, region in zip(self.convs, regions, strict=True)]
@@ -112,6 +115,7 @@ class ASTP(nn.Module):
                 "expected equal in_channels and out_channels without a projection, got "
                 f"{in_channels} and {out_channels}; pass project=True"
             )
+        self.in_channels = check_width(in_channels)
         self.heights = check_heights(heights)
         self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False) if project else None
         self.pools = nn.ModuleList(GeMHPP((1,)) for _ in self.heights)
@@ -122,6 +126,7 @@ class ASTP(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the parts."""
+        check_features(x, self.in_channels, lengths)
         _check_rows(x, self.heights)
         x = masked_max(x, lengths)
         if self.project is not None:
@@ -151,7 +156,7 @@ class FTA(nn.Module):
         returns: ``[N, C, T // 3, H, W]``; zeros past ``out_lengths(lengths)``.
 
     Raises:
-        ValueError: If there are fewer than three frames.
+        ValueError: If a sequence has fewer than three frames, or channels or lengths do not fit.
 
     Example:
         >>> shorten = FTA(8)
@@ -163,6 +168,7 @@ class FTA(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        check_width(channels)
         self.short_score = nn.Conv1d(channels, channels, 1)
         self.long_score = nn.Conv1d(channels, channels, 1)
 
@@ -172,6 +178,7 @@ class FTA(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the shortened sequence."""
+        check_features(x, self.short_score.in_channels, lengths, shortest=_SHORT_WINDOW)
         return self.mix(*_pool_windows(x, lengths))
 
     def mix(self, short: Tensor, long: Tensor) -> Tensor:
@@ -180,6 +187,9 @@ class FTA(nn.Module):
         Args:
             short: ``[N, C, T', H, W]``, maxima of three frames.
             long: ``[N, C, T', H, W]``, maxima of five frames.
+
+        Returns:
+            ``[N, C, T', H, W]``.
         """
         summary = (short + long).mean(dim=(3, 4))
         scores = torch.stack([self.short_score(summary), self.long_score(summary)])
@@ -212,6 +222,7 @@ class FTABlock(nn.Module):
 
     def __init__(self, channels: int, heights: Sequence[int]) -> None:
         super().__init__()
+        self.channels = check_width(channels)
         self.heights = check_heights(heights)
         self.regions = nn.ModuleList(FTA(channels) for _ in self.heights)
 
@@ -225,6 +236,7 @@ class FTABlock(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the shortened sequence."""
+        check_features(x, self.channels, lengths, shortest=_SHORT_WINDOW)
         _check_rows(x, self.heights)
         # The windows run over time only: pooling before the cut saves a copy of every region.
         short, long = _pool_windows(x, lengths)
@@ -257,8 +269,26 @@ def check_heights(heights: Sequence[int]) -> tuple[int, ...]:
     return given
 
 
+def check_width(channels: int) -> int:
+    """Raises unless ``channels`` is a positive whole number; returns it.
+
+    Args:
+        channels: Width of a map.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> check_width(32)
+        32
+    """
+    if type(channels) is not int or channels < 1:
+        raise ValueError(f"expected channels as a positive whole number, got {channels!r}")
+    return channels
+
+
 def _check_rows(x: Tensor, heights: tuple[int, ...]) -> None:
-    if x.ndim != 5 or x.shape[3] != sum(heights):
+    if x.shape[3] != sum(heights):
         raise ValueError(
             f"expected maps [N, C, T, {sum(heights)}, W] for regions of {heights} rows, got "
             f"{shape_of(x)}; resize the frames, or pass heights that add up to the rows"
@@ -271,13 +301,6 @@ def _join(regions: list[Tensor]) -> Tensor:
 
 def _pool_windows(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Maxima over both windows; zeros past the end, so that means and softmax stay finite."""
-    if x.ndim != 5:
-        raise ValueError(f"expected maps [N, C, T, H, W], got {shape_of(x)}")
-    if x.shape[2] < _SHORT_WINDOW:
-        raise ValueError(
-            f"expected at least {_SHORT_WINDOW} frames, got {x.shape[2]} in {shape_of(x)}; "
-            "repeat short sequences first (gaitzoo.sequence.repeat_short)"
-        )
     x = mask_fill(x, lengths, torch.finfo(x.dtype).min)
     stride = (_STRIDE, 1, 1)
     short = F.max_pool3d(x, (_SHORT_WINDOW, 1, 1), stride)

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from conftest import relative_error
+from test_contract import make
 
 import gaitzoo
-from gaitzoo._embed import _batches
+from gaitzoo._chunks import _maps, embed_in_chunks, temporal_reach
+from gaitzoo._embed import _batches, _embeddings
+from gaitzoo._memory import bytes_per_frame
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_generators_are_read_as_they_are_needed(model):
 def test_batches_stay_within_the_budget():
     numbered = [(i, torch.zeros(t, 1, 1)) for i, t in enumerate((5, 20, 3, 3, 9, 40, 1))]
     seen = []
-    for batch in _batches(numbered, 20):
+    for batch in _batches(numbered, 20, most_padding=1.0):
         longest = max(len(frames) for _, frames in batch)
         assert len(batch) == 1 or longest * len(batch) <= 20
         seen += [i for i, _ in batch]
@@ -105,5 +108,176 @@ def test_refused(model):
         gaitzoo.embed(model, clips(4)[0], progress=False)
     with pytest.raises(ValueError, match="batch_frames >= 1"):
         gaitzoo.embed(model, clips(4), batch_frames=0)
+    with pytest.raises(ValueError, match="max_memory >= 1"):
+        gaitzoo.embed(model, clips(4), max_memory=0)
     with pytest.raises(TypeError, match="expected a model"):
         gaitzoo.embed("dygait", clips(4))
+
+
+LONG = ["deepgaitv2_2d_tiny", "deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "gaitbase_tiny"]
+LONG += ["hstl_tiny", "timm_frames_tiny"]
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("name", LONG)
+@torch.no_grad()
+def test_pieces_give_the_numbers_of_the_whole(name, fuse):
+    model = make(name, num_classes=0).double()
+    model = gaitzoo.fuse_for_inference(model) if fuse else model
+    reach, step = temporal_reach(model)
+    assert reach % step == 0
+    for frames in (40, 41, 42, 43):
+        sequence = torch.rand(1, frames, 16, 12, dtype=torch.float64)
+        wanted = model(sequence).embeddings
+        for max_frames in (1, 2 * reach + 4, 2 * reach + 9, 39, 1000):
+            found = embed_in_chunks(model, sequence, max_frames)
+            assert relative_error(found, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "hstl_tiny"])
+@torch.no_grad()
+def test_no_frame_beyond_the_reach_matters(name):
+    model = make(name, num_classes=0).double()
+    reach, step = temporal_reach(model)
+    clip = torch.rand(1, 61, 16, 12, dtype=torch.float64)
+    changed = clip.clone()
+    at = 30
+    changed[:, at] = torch.rand(16, 12, dtype=torch.float64)
+    for before, after in zip(_maps(model, clip), _maps(model, changed), strict=True):
+        moved = (before[0] != after[0]).flatten(3).any(-1).any(0).any(0)
+        frames = moved.nonzero().flatten() * before[1]
+        assert at - reach <= frames.min() + before[1] - 1
+        assert frames.max() <= at + reach
+
+
+def test_models_with_a_mean_over_time_are_never_cut(model):
+    assert temporal_reach(model) is None
+    with pytest.raises(ValueError, match="frames can be cut, got DyGait"):
+        embed_in_chunks(model, torch.rand(1, 9, 16, 12), 4)
+    sequence = clips(50)[0]
+    with torch.no_grad():
+        wanted = model(sequence[None]).embeddings
+    found = gaitzoo.embed(model, [sequence], max_memory=1, progress=False)
+    assert relative_error(found, wanted) < 1e-5
+
+
+@torch.no_grad()
+def test_a_long_sequence_among_short_ones_stays_within_the_memory():
+    model = make("deepgaitv2_p3d_tiny", num_classes=0)
+    sequences = clips(5, 2000, 9, 12, 7)
+    needed = bytes_per_frame(model, (16, 12))
+    frames = []
+    model.backbone.register_forward_hook(
+        lambda _, inputs, __: frames.append(inputs[0].shape[0] * inputs[0].shape[2])
+    )
+    found = gaitzoo.embed(model, sequences, max_memory=100 * needed, progress=False)
+    assert max(frames) <= 100
+    for i, sequence in enumerate(sequences):
+        assert relative_error(found[i], model(sequence[None]).embeddings[0]) < 1e-5
+
+
+@torch.no_grad()
+def test_memory_per_frame_is_what_the_maps_take():
+    class OneMap(gaitzoo.GaitBase):
+        def forward_features(self, silhouettes, lengths=None):
+            x = silhouettes.float().unsqueeze(1)
+            first = x.expand(-1, 10, -1, -1, -1) + 1
+            second = first + 1
+            del first
+            return second + 1, lengths
+
+        def forward_head(self, features, lengths=None):
+            return features.amax()
+
+    found = bytes_per_frame(OneMap(channels=(2, 2, 2, 2)).eval(), (16, 12))
+    # Two maps of ten channels and the frames themselves, twice for the convolution library.
+    assert found == pytest.approx(2 * (2 * 10 + 1) * 16 * 12 * 4, rel=0.01)
+
+
+class Exhausted:
+    """Lets a model run out of memory above a number of frames."""
+
+    def __init__(self, model, most_frames, error):
+        self.most_frames, self.error, self.failures = most_frames, error, 0
+        model.register_forward_pre_hook(self)
+        if hasattr(model, "backbone"):
+            model.backbone.register_forward_pre_hook(self)
+
+    def __call__(self, module, inputs):
+        frames = inputs[0]
+        frames = frames if frames.ndim == 4 else frames[:, 0]
+        if frames.device.type != "meta" and frames.shape[0] * frames.shape[1] > self.most_frames:
+            self.failures += 1
+            raise self.error
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_batch_that_runs_out_of_memory_is_halved(model, error):
+    sequences = clips(9, 9, 9, 9, 9, 9, 8, 3)
+    wanted = gaitzoo.embed(model, sequences, progress=False)
+    exhausted = Exhausted(model, 20, error)
+    found = gaitzoo.embed(model, sequences, progress=False)
+    assert exhausted.failures
+    assert relative_error(found, wanted) < 1e-5
+
+
+@torch.no_grad()
+def test_a_sequence_that_runs_out_of_memory_is_cut():
+    model = make("deepgaitv2_p3d_tiny", num_classes=0)
+    sequences = clips(9, 300, 9)
+    wanted = gaitzoo.embed(model, sequences, progress=False)
+    exhausted = Exhausted(model, 80, OUT_OF_MEMORY[0])
+    found = gaitzoo.embed(model, sequences, progress=False)
+    assert exhausted.failures
+    assert relative_error(found, wanted) < 1e-5
+
+
+def test_what_cannot_fit_at_all_is_said(model):
+    Exhausted(model, 20, OUT_OF_MEMORY[0])
+    with pytest.raises(MemoryError, match="sequence of 50 frames does not fit"):
+        gaitzoo.embed(model, clips(50), progress=False)
+
+
+def test_other_errors_are_passed_on(model):
+    Exhausted(model, 20, RuntimeError("a mistake"))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        gaitzoo.embed(model, clips(50), progress=False)
+
+
+def test_models_that_cannot_be_measured_run_all_the_same():
+    model = make("gaitbase_tiny", num_classes=0)
+
+    def refuse(module, inputs):
+        if inputs[0].device.type == "meta":
+            raise NotImplementedError("no such operation on tensors without memory")
+
+    model.register_forward_pre_hook(refuse)
+    assert bytes_per_frame(model, (16, 12)) is None
+    assert gaitzoo.embed(model, clips(4, 9), progress=False).shape[0] == 2
+
+
+def test_processors_pad_little():
+    numbered = [(i, torch.zeros(t, 1, 1)) for i, t in enumerate((20, 60, 33, 47, 25, 60, 29, 33))]
+    batches = list(_batches(numbered, 256, most_padding=0.03))
+    for batch in batches:
+        lengths = [len(frames) for _, frames in batch]
+        assert sum(lengths) >= 0.97 * len(lengths) * max(lengths)
+    assert len(batches) == 6
+
+
+def test_batches_are_made_while_the_one_before_is_computed(model):
+    """Results are fetched one batch late, so that an accelerator never waits for padding."""
+    events = []
+    model.register_forward_hook(lambda *_: events.append("computed"))
+    numbered = iter(enumerate(clips(9, 9, 9)))
+    for numbers, _ in _embeddings(model, numbered, 9, None, torch.device("cpu"), None):
+        events.append(numbers[0])
+    # The first one is measured, not computed.
+    assert events == ["computed"] * 3 + [0, "computed", 1, 2]

@@ -542,8 +542,90 @@ def test_refused_sizes_of_maps():
     for block in (ARME_Conv(2, 2, (4, 2)), ASTP(2, 2, (4, 2)), FTABlock(2, (4, 2))):
         with pytest.raises(ValueError, match=r"regions of \(4, 2\) rows, got \[1, 2, 3, 7, 4\]"):
             block(x)
-    with pytest.raises(ValueError, match=r"expected maps \[N, C, T, H, W\]"):
+    with pytest.raises(ValueError, match=r"expected a map \[N, 2, T, H, W\]"):
         FTA(2)(x[0])
+
+
+def blocks_with_lengths():
+    return [ARME_Conv(2, 3, (3, 3)), ASTP(2, 3, (3, 3)), FTA(2), FTABlock(2, (3, 3))]
+
+
+@pytest.mark.parametrize("block", blocks_with_lengths(), ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), float("-inf"), 1e30])
+def test_blocks_alone_never_see_the_padding(block, garbage):
+    clips = [torch.randn(2, t, 6, 4) for t in (9, 3, 5)]
+    x = torch.full((3, 2, 9, 6, 4), garbage)
+    for i, clip in enumerate(clips):
+        x[i, :, : clip.shape[1]] = clip
+    x.requires_grad_()
+    found = block(x, torch.tensor([9, 3, 5]))
+    found.square().sum().backward()
+    assert x.grad is not None
+    for i, clip in enumerate(clips):
+        wanted = block(clip[None])[0]
+        alone = found[i] if wanted.ndim == 2 else found[i, :, : wanted.shape[1]]
+        torch.testing.assert_close(alone, wanted)
+        assert torch.isfinite(x.grad[i]).all()
+        assert (x.grad[i, :, clip.shape[1] :] == 0).all()
+
+
+@pytest.mark.parametrize("block", blocks_with_lengths(), ids=lambda b: type(b).__name__)
+def test_blocks_refuse_what_does_not_fit(block):
+    x = torch.rand(2, 2, 9, 6, 4)
+    for lengths, error, message in (
+        (torch.tensor([9]), ValueError, r"shape \[2\], got \[1\]"),
+        (torch.tensor([9, 10]), ValueError, "to 9 .* got 9 to 10"),
+        (torch.tensor([9, 0]), ValueError, "got 0 to 9"),
+        (torch.tensor([9.0, 5.0]), TypeError, "int64 tensor"),
+        ([9, 5], TypeError, "int64 tensor"),
+    ):
+        with pytest.raises(error, match=message):
+            block(x, lengths)
+    with pytest.raises(ValueError, match=r"expected a map \[N, 2, T, H, W\], got \[2, 3, 9, 6, 4\]"):
+        block(torch.rand(2, 3, 9, 6, 4))
+    with pytest.raises(TypeError, match="floats, got torch.uint8"):
+        block(x.to(torch.uint8))
+    if isinstance(block, (FTA, FTABlock)):
+        with pytest.raises(ValueError, match="lengths from 3 to 9 .* repeat short sequences"):
+            block(x, torch.tensor([9, 2]))
+
+
+def twice_shortened():
+    return (
+        HSTLLevel((8,), (4,), shorten=True),
+        HSTLLevel((4, 4), (4,), shorten=True),
+        HSTLLevel((2, 6), (4,)),
+    )
+
+
+@torch.no_grad()
+def test_length_law_with_two_shortenings():
+    model = HSTL(num_classes=0, part_channels=4, last=4, levels=twice_shortened()).eval().double()
+    assert model.min_frames == 9
+    clips = [torch.rand(t, 8, 6, dtype=torch.float64) for t in (20, *range(1, 13))]
+    batch = torch.full((13, 20, 8, 6), float("nan"), dtype=torch.float64)
+    for i, clip in enumerate(clips):
+        batch[i, : len(clip)] = clip
+    found = model(batch, torch.tensor([len(clip) for clip in clips])).embeddings
+    for i, clip in enumerate(clips):
+        assert relative_error(found[i], model(clip[None]).embeddings[0]) < 1e-12
+
+
+@pytest.mark.parametrize("rows", [32, 128])
+@torch.no_grad()
+def test_hierarchies_of_other_heights_go_through_embed_and_files(rows, tmp_path):
+    levels = [HSTLLevel([rows], [2]), HSTLLevel([rows // 4, 3 * rows // 4], [4, 4], shorten=True)]
+    model = gaitzoo.create_model("hstl", num_classes=0, levels=levels, last=8, part_channels=4)
+    assert model.pretrained_cfg.input_size == (rows, rows * 22 // 32)
+    assert not model.pretrained_cfg.metrics
+    clip = torch.rand(6, *model.pretrained_cfg.input_size)
+    wanted = model.eval()(clip[None]).embeddings
+    assert relative_error(gaitzoo.embed(model, [clip], progress=False), wanted) < 1e-6
+    model.save_pretrained(tmp_path)
+    again = HSTL.from_pretrained(tmp_path)
+    assert again.model_args == model.model_args
+    assert again.pretrained_cfg.input_size == model.pretrained_cfg.input_size
+    assert relative_error(again(clip[None]).embeddings, wanted) == 0
 
 
 LEVEL = HSTLLevel((8,), (4,))
@@ -552,7 +634,15 @@ LEVEL = HSTLLevel((8,), (4,))
 @pytest.mark.parametrize(
     ("model_args", "message"),
     [
-        ({"levels": ()}, "at least one level"),
+        ({"levels": None}, "levels as a tuple of HSTLLevel"),
+        ({"levels": (((8,), "ab"),)}, "channels as a tuple of widths"),
+        ({"levels": (((8,), (0, 4)),)}, "positive whole number, got 0"),
+        ({"levels": (((8,), (4.0,)),)}, "positive whole number, got 4.0"),
+        ({"levels": (((8,), (4,), True, False, 2),)}, "as True or False"),
+        ({"levels": (((9,), (4,), True, True), ((4,), (4,)))}, "even number of rows in level 1"),
+        ({"levels": (((8,), (128,)),), "last": True}, "last as a number of bands"),
+        ({"in_channels": 0}, "positive whole number, got 0"),
+        ({"levels": ()}, "levels as a tuple of HSTLLevel"),
         ({"levels": LEVEL}, "one level alone needs a comma"),
         ({"levels": (((8,),),)}, r"expected levels as HSTLLevel"),
         ({"levels": (LEVEL._replace(channels=()),)}, "channels as a tuple of widths"),

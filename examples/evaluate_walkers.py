@@ -1,0 +1,192 @@
+"""Score a model on unseen synthetic walkers, beside untrained weights and gait energy images.
+
+    python examples/evaluate_walkers.py --model dygait
+    python examples/evaluate_walkers.py --recipe runs/dygait/recipe.json --noise
+    python examples/evaluate_walkers.py --model dygait --real folder_with_nm_bg_cl_gif
+
+Gallery: two normal walks of everybody from six views. Queries: one more normal walk, one with a
+bag, one in a coat, from the same views. "Rank-1" lets a query find its person in any view but its
+own. "Cross-view" is stricter: the mean over all pairs of different views, the gallery holding one
+view at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tabulate import tabulate
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+import gaitzoo
+from gaitzoo.metrics import cross_view_rank1, part_distances, rank_k, same_view_mask
+from gaitzoo.synthetic import SegmentationNoise, SyntheticWalkers, render_walk, sample_identity
+
+CONDITIONS = ("normal", "bag", "coat")
+SEQUENCES = (("normal", 0), ("normal", 1), ("normal", 2), ("bag", 0), ("coat", 0))
+NOISES = {
+    "clean": None,
+    "holes 0.5": SegmentationNoise(holes=0.5),
+    "ragged 0.5": SegmentationNoise(ragged=0.5),
+    "cut limbs 0.5": SegmentationNoise(cut_limbs=0.5),
+    "scale jitter 0.5": SegmentationNoise(scale_jitter=0.5),
+    "all 0.5": SegmentationNoise(holes=0.5, ragged=0.5, cut_limbs=0.5, scale_jitter=0.5),
+}
+
+
+class EnergyImage(nn.Module):
+    """The classical baseline: a walk is the mean of its frames, compared pixel by pixel."""
+
+    def forward(self, silhouettes: Tensor) -> Tensor:
+        """``[N, T, H, W]`` uint8 to ``[N, 1, H * W]``."""
+        return (silhouettes.float().mean(1) / 255).flatten(1)[:, None]
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """Something that embeds silhouettes of one size."""
+
+    network: nn.Module
+    size: tuple[int, int]
+
+    @torch.no_grad()
+    def embed(self, clips: list[Tensor]) -> Tensor:
+        """Embeddings ``[N, P, C]`` of clips ``[T, H, W]`` of one length."""
+        batches = []
+        for batch in torch.stack(clips).split(16):
+            result = self.network(batch)
+            batches.append(result if isinstance(result, Tensor) else result.embeddings.float())
+        return torch.cat(batches)
+
+
+def load_competitors(options: argparse.Namespace) -> dict[str, Competitor]:
+    """The model, the same without training, and energy images of full size."""
+    if options.recipe:
+        recipe = json.loads(options.recipe.read_text())
+        name, arguments = recipe["model"], json.loads(recipe["model_args"])
+        size = (recipe["height"], recipe["height"] * 11 // 16)
+        model = gaitzoo.create_model(name, num_classes=0, **arguments)
+        weights = load_file(options.recipe.parent / "model.safetensors")
+        model.load_state_dict(weights)  # float16 values become float32
+    else:
+        name = options.model
+        model = gaitzoo.create_model(name, pretrained=True, num_classes=0)
+        size, arguments = model.pretrained_cfg.input_size, {}
+    torch.manual_seed(0)
+    untrained = gaitzoo.create_model(name, num_classes=0, **arguments)
+    competitors = {
+        name: Competitor(model.eval(), size),
+        "untrained": Competitor(untrained.eval(), size),
+        "energy images": Competitor(EnergyImage(), (64, 44)),
+    }
+    if options.recipe and (options.recipe.parent / "checkpoint.pt").exists():
+        # What was stored in float16 against what it was stored from.
+        checkpoint = torch.load(options.recipe.parent / "checkpoint.pt", weights_only=True)
+        exact = gaitzoo.create_model(name, num_classes=recipe["identities"], **arguments)
+        exact.load_state_dict(checkpoint["model"])
+        competitors["before rounding"] = Competitor(exact.eval(), size)
+    return competitors
+
+
+def score(competitor: Competitor, walkers: SyntheticWalkers) -> list[float]:
+    """Rank-1 per condition, then cross-view Rank-1 per condition, percent."""
+    samples = [walkers[i] for i in tqdm(range(len(walkers)), desc="rendering", leave=False)]
+    embeddings = competitor.embed([clip.silhouettes for clip in samples])
+    labels, views = walkers.labels, torch.tensor([round(clip.view) for clip in samples])
+    gallery = torch.tensor([clip.condition == "normal" and clip.sequence < 2 for clip in samples])
+    best, strict = [], []
+    for condition in CONDITIONS:
+        query = torch.tensor([clip.condition == condition for clip in samples]) & ~gallery
+        distances = part_distances(embeddings[query], embeddings[gallery])
+        exclude = same_view_mask(views[query], views[gallery])
+        best.append(rank_k(distances, labels[query], labels[gallery], exclude=exclude))
+        table = cross_view_rank1(
+            distances, labels[query], labels[gallery], views[query], views[gallery]
+        )
+        strict.append(table.mean())
+    return [100 * value for value in best + strict]
+
+
+def compare_on_walkers(competitors: dict[str, Competitor], options: argparse.Namespace) -> None:
+    """Prints one table per noise setting."""
+    for title, noise in NOISES.items() if options.noise else [("clean", None)]:
+        rows = []
+        for name, competitor in competitors.items():
+            walkers = SyntheticWalkers(
+                options.identities,
+                sequences=SEQUENCES,
+                frames=options.frames,
+                size=competitor.size,
+                noise=noise,
+                seed=options.seed,
+            )
+            rows.append([name, *score(competitor, walkers)])
+        headers = [title, *CONDITIONS, *(f"{name}, cross-view" for name in CONDITIONS)]
+        print(tabulate(rows, headers, tablefmt="github", floatfmt=".1f"), end="\n\n")
+
+
+def compare_on_real(competitors: dict[str, Competitor], options: argparse.Namespace) -> None:
+    """Prints where a real person's other walks rank among synthetic people."""
+    rows = []
+    for name, competitor in competitors.items():
+        height, width = competitor.size
+        clips = {}
+        for condition in ("nm", "bg", "cl"):
+            frames = gaitzoo.load_silhouettes(options.real / f"{condition}.gif")
+            clips[condition] = fit(frames, height, width)
+        half = len(clips["nm"]) // 2
+        strangers = [
+            render_walk(
+                sample_identity(options.seed * 1_000_000 + number),
+                frames=half,
+                view=options.real_view,
+                size=competitor.size,
+                seed=number,
+            ).silhouettes
+            for number in range(500)
+        ]
+        gallery = competitor.embed([clips["nm"][half : 2 * half], *strangers])
+        queries = {"nm": clips["nm"][:half], "bg": clips["bg"], "cl": clips["cl"]}
+        ranks = []
+        for query in queries.values():
+            distances = part_distances(competitor.embed([query]), gallery)[0]
+            ranks.append(1 + int((distances[1:] <= distances[0]).sum()))
+        rows.append([name, *ranks])
+    headers = ["rank of the same person of 501", "nm", "bg", "cl"]
+    print(tabulate(rows, headers, tablefmt="github"))
+
+
+def fit(frames: Tensor, height: int, width: int) -> Tensor:
+    """Crops to the person and scales, as a model's own transform does."""
+    square = gaitzoo.normalize_silhouettes(frames, size=height)
+    margin = (square.shape[2] - width) // 2
+    return square[:, :, margin : margin + width]
+
+
+def main() -> None:
+    """Reads the command line and prints the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="dygait", help="a model with weights")
+    parser.add_argument("--recipe", type=Path, help="recipe.json of a training run, instead")
+    parser.add_argument("--identities", type=int, default=100, help="people to tell apart")
+    parser.add_argument("--frames", type=int, default=30, help="length of a walk")
+    parser.add_argument("--seed", type=int, default=1, help="of the people; training has 0")
+    parser.add_argument("--noise", action="store_true", help="also with bad segmentation")
+    parser.add_argument("--real", type=Path, help="folder with nm.gif, bg.gif and cl.gif")
+    parser.add_argument("--real-view", type=float, default=90.0, help="view of those, degrees")
+    options = parser.parse_args()
+    competitors = load_competitors(options)
+    compare_on_walkers(competitors, options)
+    if options.real:
+        compare_on_real(competitors, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Fused models give what the plain ones give."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from conftest import relative_error
+from test_contract import TINY, clips_for, make, padded
+
+import gaitzoo
+from gaitzoo import fuse_for_inference
+from gaitzoo._fused_dygait import FusedDyGaitStage
+from gaitzoo._fused_frames import fold_batch_norms
+from gaitzoo._fused_layers import channels_last, convolve
+from gaitzoo.dygait import DyGaitStage
+
+MIXED = (7, 1, 2, 3, 4, 9, 5, 12)
+# Other structures than those of the small variants.
+VARIANTS = {
+    "dygait_tiny": [
+        {"shortcut": "authors"},
+        {"single_stage": True},
+        {"head": "bnneck", "bn_order": "part"},
+        {"network": "deep", "channels": (2, 3, 4, 4), "part_bins": (4, 1)},
+        {"in_channels": 2},
+    ],
+    "hstl_tiny": [
+        {"last": (4, 4)},
+        {"levels": (((16,), (2,)), ((10, 6), (4,), False)), "last": 16},
+        {"in_channels": 3},
+    ],
+    "deepgaitv2_3d_tiny": [{"embedding": "bnneck"}],
+    "deepgaitv2_p3d_tiny": [{"layers": (1, 2, 2, 1)}, {"in_channels": 2}],
+    "timm_frames_tiny": [
+        {"backbone": "test_efficientnet", "backbone_args": {}},
+        {"backbone": "test_vit", "out_index": None, "backbone_args": {}},
+    ],
+}
+
+
+def cases():
+    for name in TINY:
+        yield name, {}
+    for name, variants in VARIANTS.items():
+        for model_args in variants:
+            yield name, model_args
+
+
+@pytest.mark.parametrize(("name", "model_args"), list(cases()))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@torch.no_grad()
+def test_outputs_are_those_of_the_plain_model(name, model_args, dtype, tolerance):
+    model = make(name, **model_args).to(dtype)
+    fused = fuse_for_inference(model)
+    for frame_counts in (MIXED, (6, 6), (3,), (1,)):
+        batch, lengths = padded(clips_for(model, *frame_counts, dtype=dtype), float("nan"))
+        given = [lengths] if len(set(frame_counts)) > 1 else [lengths, None]
+        for each in given:
+            wanted, found = model(batch, each), fused(batch, each)
+            assert found.embeddings.dtype == dtype
+            assert relative_error(found.embeddings, wanted.embeddings) < tolerance
+            assert relative_error(found.logits, wanted.logits) < tolerance
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_batches_give_the_numbers_of_single_sequences(name):
+    fused = fuse_for_inference(make(name))
+    clips = clips_for(fused, *MIXED)
+    batched = fused(*padded(clips, float("inf"))).embeddings
+    for i, clip in enumerate(clips):
+        assert relative_error(batched[i], fused(clip[None]).embeddings[0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_the_plain_model_is_left_alone(name):
+    model = make(name).train()
+    before = copy.deepcopy(model.state_dict())
+    fused = fuse_for_inference(model)
+    assert model.training
+    assert not fused.training
+    assert type(fused) is type(model)
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    batch, lengths = padded(clips_for(model, 6, 4), float("nan"))
+    untouched = batch.clone()
+    fused(batch, lengths)
+    assert torch.equal(batch.nan_to_num(), untouched.nan_to_num())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_no_batch_norm_is_left_on_the_maps(name):
+    fused = fuse_for_inference(make(name))
+    assert not any(
+        isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d))
+        for module in fused.modules()
+    )
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_copies_and_second_fusions_are_the_same_model(name):
+    fused = fuse_for_inference(make(name))
+    batch, lengths = padded(clips_for(fused, 6, 4), 0.0)
+    wanted = fused(batch, lengths).embeddings
+    for other in (
+        copy.deepcopy(fused),
+        pickle.loads(pickle.dumps(fused)),
+        fuse_for_inference(fused),
+    ):
+        assert relative_error(other(batch, lengths).embeddings, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_narrow_weights_stay_close(name, dtype):
+    model = make(name)
+    fused = fuse_for_inference(model, dtype=dtype)
+    assert next(fused.parameters()).dtype == dtype
+    batch, lengths = padded(clips_for(model, 6, 4), float("nan"))
+    found, wanted = fused(batch, lengths).embeddings, model(batch, lengths).embeddings
+    assert found.dtype == torch.float32
+    cosine = torch.nn.functional.cosine_similarity(found.flatten(1), wanted.flatten(1))
+    assert (cosine > 0.999).all()
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_maps_keep_channels_last(name):
+    fused = fuse_for_inference(make(name))
+    seen = []
+
+    def look(module, inputs, output):
+        if inputs[0].ndim in (4, 5) and inputs[0].shape[1] > 1 and output.shape[1] > 1:
+            seen.append(inputs[0].stride(1))
+
+    for module in fused.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            module.register_forward_hook(look)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused(torch.stack(clips_for(fused, 9, 9)))
+    assert set(seen) == {1}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("static", [(1, 3, 3), (3, 3, 3)])
+def test_a_stage_against_the_sum_of_its_branches(static):
+    stage = DyGaitStage(2, 3, static).double()
+    fused = FusedDyGaitStage(stage).double()
+    x = torch.randn(1, 2, 5, 6, 4).double()
+    for frames in range(1, 6):
+        clip = x[:, :, :frames]
+        moving = clip - clip.mean(2, keepdim=True)
+        wanted = stage.parallel(clip).relu()
+        wanted = wanted + (stage.dam.dynamic(moving) + stage.dam.static(clip)).relu()
+        assert relative_error(fused(clip), wanted) < 1e-12
+        # The same frames as the head of a longer, padded sequence.
+        filled = torch.where(torch.arange(5).view(1, 1, 5, 1, 1) < frames, x, 0.0)
+        in_batch = fused(filled, torch.tensor([frames]))
+        assert relative_error(in_batch[:, :, :frames], wanted) < 1e-12
+        assert (in_batch[:, :, frames:] == 0).all()
+
+
+@torch.no_grad()
+def test_small_single_maps_are_convolved_as_any_other():
+    conv = torch.nn.Conv3d(4, 3, 3, padding=1)
+    x = torch.randn(1, 4, 3, 8, 6)
+    assert relative_error(convolve(conv, x), conv(x)) < 1e-5
+    assert convolve(conv.double(), x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 2, 4), (3, 1, 2, 4, 5), (3, 2, 2, 4, 5)])
+def test_one_channel_has_a_layout_too(shape):
+    x = torch.randn(shape)
+    found = channels_last(x)
+    assert torch.equal(found, x)
+    assert found.stride(1) == 1
+    assert found.stride(-1) == shape[1]
+
+
+class Branching(torch.nn.Module):
+    """The convolution's output is read twice, so its batch norm must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 2, 3)
+        self.bn = torch.nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + self.bn(y)
+
+
+class Deciding(Branching):
+    """Code that depends on values cannot be traced."""
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("network", [Branching(), Deciding()])
+@torch.no_grad()
+def test_batch_norms_stay_where_folding_would_change_numbers(network):
+    network.bn.running_mean.uniform_(-1, 1)
+    network.eval()
+    x = torch.rand(2, 1, 8, 8)
+    wanted = network(x)
+    fold_batch_norms(network)
+    assert isinstance(network.bn, torch.nn.BatchNorm2d)
+    assert torch.equal(network(x), wanted)
+
+
+@torch.no_grad()
+def test_compiled_models_are_models(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.update(options))
+    fused = fuse_for_inference(make("gaitbase_tiny"), compile=True)
+    assert asked == {"dynamic": True}
+    assert isinstance(fused, gaitzoo.GaitBase)
+
+
+@torch.no_grad()
+def test_embed_takes_fused_models():
+    model = make("hstl_tiny", num_classes=0)
+    clips = clips_for(model, 5, 30, 8)
+    wanted = gaitzoo.embed(model, clips, progress=False)
+    for dtype, tolerance in ((None, 1e-5), (torch.bfloat16, 0.1)):
+        found = gaitzoo.embed(fuse_for_inference(model, dtype), clips, progress=False)
+        assert found.dtype == torch.float32
+        assert relative_error(found, wanted) < tolerance
+
+
+def test_refused():
+    with pytest.raises(TypeError, match=r"expected a gaitzoo model, got Linear"):
+        fuse_for_inference(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"floating-point torch.dtype"):
+        fuse_for_inference(make("gaitbase_tiny"), dtype=torch.int8)

@@ -25,7 +25,13 @@ from tqdm.auto import tqdm
 
 import gaitzoo
 from gaitzoo.metrics import cross_view_rank1, part_distances, rank_k, same_view_mask
-from gaitzoo.synthetic import SegmentationNoise, SyntheticWalkers, render_walk, sample_identity
+from gaitzoo.synthetic import (
+    SegmentationNoise,
+    SyntheticWalkers,
+    WalkerSample,
+    render_walk,
+    sample_identity,
+)
 
 CONDITIONS = ("normal", "bag", "coat")
 SEQUENCES = (("normal", 0), ("normal", 1), ("normal", 2), ("bag", 0), ("coat", 0))
@@ -93,41 +99,51 @@ def load_competitors(options: argparse.Namespace) -> dict[str, Competitor]:
     return competitors
 
 
-def score(competitor: Competitor, walkers: SyntheticWalkers) -> list[float]:
+def render(
+    options: argparse.Namespace, size: tuple[int, int], noise: SegmentationNoise | None
+) -> list[WalkerSample]:
+    """All walks of everybody."""
+    walkers = SyntheticWalkers(
+        options.identities,
+        sequences=SEQUENCES,
+        frames=options.frames,
+        size=size,
+        noise=noise,
+        seed=options.seed,
+    )
+    return [walkers[index] for index in tqdm(range(len(walkers)), "rendering", leave=False)]
+
+
+def score(competitor: Competitor, samples: list[WalkerSample]) -> list[float]:
     """Rank-1 per condition, then cross-view Rank-1 per condition, percent."""
-    samples = [walkers[i] for i in tqdm(range(len(walkers)), desc="rendering", leave=False)]
     embeddings = competitor.embed([clip.silhouettes for clip in samples])
-    labels, views = walkers.labels, torch.tensor([round(clip.view) for clip in samples])
+    labels = torch.tensor([clip.label for clip in samples])
+    views = torch.tensor([round(clip.view) for clip in samples])
     gallery = torch.tensor([clip.condition == "normal" and clip.sequence < 2 for clip in samples])
-    best, strict = [], []
+    any_view, each_view = [], []
     for condition in CONDITIONS:
         query = torch.tensor([clip.condition == condition for clip in samples]) & ~gallery
         distances = part_distances(embeddings[query], embeddings[gallery])
         exclude = same_view_mask(views[query], views[gallery])
-        best.append(rank_k(distances, labels[query], labels[gallery], exclude=exclude))
+        any_view.append(rank_k(distances, labels[query], labels[gallery], exclude=exclude))
         table = cross_view_rank1(
             distances, labels[query], labels[gallery], views[query], views[gallery]
         )
-        strict.append(table.mean())
-    return [100 * value for value in best + strict]
+        each_view.append(table.mean())
+    return [100 * value for value in any_view + each_view]
 
 
 def compare_on_walkers(competitors: dict[str, Competitor], options: argparse.Namespace) -> None:
     """Prints one table per noise setting."""
     for title, noise in NOISES.items() if options.noise else [("clean", None)]:
-        rows = []
-        for name, competitor in competitors.items():
-            walkers = SyntheticWalkers(
-                options.identities,
-                sequences=SEQUENCES,
-                frames=options.frames,
-                size=competitor.size,
-                noise=noise,
-                seed=options.seed,
-            )
-            rows.append([name, *score(competitor, walkers)])
+        sizes = {competitor.size for competitor in competitors.values()}
+        samples = {size: render(options, size, noise) for size in sorted(sizes)}
+        rows = [
+            [name, *score(competitor, samples[competitor.size])]
+            for name, competitor in competitors.items()
+        ]
         headers = [title, *CONDITIONS, *(f"{name}, cross-view" for name in CONDITIONS)]
-        print(tabulate(rows, headers, tablefmt="github", floatfmt=".1f"), end="\n\n")
+        print(tabulate(rows, headers, tablefmt="github", floatfmt=".1f"), end="\n\n", flush=True)
 
 
 def compare_on_real(competitors: dict[str, Competitor], options: argparse.Namespace) -> None:

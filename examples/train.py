@@ -239,11 +239,11 @@ def train(recipe: Recipe, stop_at: int | None = None) -> gaitzoo.GaitModel:
         optimizer.step()
         step += 1
 
-        row = {name: round(float(value), 4) for name, value in losses.items()}
-        hits = (result.logits.mean(1).argmax(1) == labels).float().mean()
-        bar.set_postfix(row | {"hits": float(hits)}, refresh=False)
+        row = {name: round(value.item(), 4) for name, value in losses.items()}
+        hits = (result.logits.mean(1).argmax(1) == labels).float().mean().item()
+        bar.set_postfix(row | {"hits": hits}, refresh=False)
         if main:
-            log(output, {"step": step, **row, "hits": float(hits)})
+            log(output, {"step": step, **row, "hits": hits})
             if step % recipe.evaluate_every == 0 or step == recipe.steps:
                 log(output, {"step": step, **evaluate(model, recipe)})
             if step % recipe.save_every == 0 or step == recipe.steps:

@@ -9,7 +9,7 @@ import pickle
 import struct
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ _DAMAGE = (
     struct.error,
     zipfile.BadZipFile,
 )
+
+# Far more than the layers of any model here and the network inside it.
+_MOST_TENSORS = 50_000
 
 
 def load_checkpoint(model: GaitModel, path: str | Path) -> None:
@@ -154,6 +157,10 @@ def write_safetensors(
             unfinished.unlink()
 
 
+class WrongFileError(ValueError):
+    """A file is not the one that a cfg speaks of."""
+
+
 def check_file(path: Path, cfg: PretrainedCfg) -> None:
     """Checks that a file is the one that a cfg speaks of, before anything in it is read.
 
@@ -162,7 +169,8 @@ def check_file(path: Path, cfg: PretrainedCfg) -> None:
         cfg: Says ``sha256`` and, perhaps, ``size``.
 
     Raises:
-        ValueError: If size or hash differ, or the cfg has no hash.
+        WrongFileError: If size or hash differ.
+        ValueError: If the cfg has no hash.
     """
     if cfg.sha256 is None:
         raise ValueError(
@@ -170,22 +178,24 @@ def check_file(path: Path, cfg: PretrainedCfg) -> None:
             "read if they are known to be the right ones"
         )
     size = path.stat().st_size
+    # The Hub's cache shows links: deleting one would leave the wrong content behind.
+    file_itself = path.resolve()
     advice = (
         "It was not read. Delete it and try again; if that does not help, its publisher has "
         "replaced it, and gaitzoo needs an update"
     )
     if cfg.size is not None and size != cfg.size:
-        raise ValueError(
-            f"expected {path} (weights of {cfg.name}) to have {cfg.size} bytes, got {size}. "
-            f"{advice}"
+        raise WrongFileError(
+            f"expected {file_itself} (weights of {cfg.name}) to have {cfg.size} bytes, got "
+            f"{size}. {advice}"
         )
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != cfg.sha256.lower():
-        raise ValueError(
-            f"expected {path} (weights of {cfg.name}) to have the sha256 {cfg.sha256}, got "
+        raise WrongFileError(
+            f"expected {file_itself} (weights of {cfg.name}) to have the sha256 {cfg.sha256}, got "
             f"{digest.hexdigest()}. {advice}"
         )
 
@@ -308,10 +318,29 @@ def load_into(
     Raises:
         ValueError: If parameters are missing, left over, or of other shapes.
     """
+    if new_classifier:
+        state_dict = _without_classes(state_dict)
+    check_fits(model, state_dict, path, new_classifier)
+    model.load_state_dict(state_dict, strict=not new_classifier)
+
+
+def check_fits(
+    model: nn.Module, state_dict: StateDict, path: str | Path, new_classifier: bool = False
+) -> None:
+    """Raises unless parameters are exactly those of a model, which may stand on the meta device.
+
+    Args:
+        model: Left as it is.
+        state_dict: Parameters in our layout.
+        path: Where they came from, for messages.
+        new_classifier: As for :func:`load_into`.
+
+    Raises:
+        ValueError: If parameters are missing, left over, or of other shapes.
+    """
     wanted = model.state_dict()
     if new_classifier:
-        state_dict = {k: v for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
-        wanted = {k: v for k, v in wanted.items() if not k.startswith(CLASSIFIER)}
+        state_dict, wanted = _without_classes(state_dict), _without_classes(wanted)
     missing = [key for key in wanted if key not in state_dict]
     extra = [key for key in state_dict if key not in wanted]
     shared = [key for key in wanted if key in state_dict]
@@ -340,7 +369,6 @@ def load_into(
             f"expected {path} to hold exactly the parameters of this model, got "
             f"{'; '.join(problems)}; {_owners(state_dict)} Nothing was loaded."
         )
-    model.load_state_dict(state_dict, strict=not new_classifier)
 
 
 def _owners(state_dict: StateDict) -> str:
@@ -366,27 +394,63 @@ def _fitting_names(architecture: Architecture, state_dict: StateDict) -> list[st
     return [cfg.name for cfg in architecture.cfgs.values() if has_structure_of(cfg, converted)]
 
 
+@contextlib.contextmanager
+def structure_alone() -> Iterator[None]:
+    """Models built in this block have shapes but no numbers, and take no memory.
+
+    Raises:
+        ValueError: If more tensors are made than any known model has: arguments of strangers
+            could go on for hours.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+def wants_structure_alone() -> bool:
+    """Whether models are being built without numbers: there is nothing to load into them."""
+    return torch.get_default_device().type == "meta"
+
+
 class _Unfilled(TorchFunctionMode):
     """Leaves new parameters unfilled: without memory there is nothing to fill.
 
     Drawing numbers on the meta device would import a large part of torch first.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_tensors = 0
+
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("normal_", "uniform_"):
             # As a method of a tensor, or as torch.nn.init's function of the same name.
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
+            return args[0] if args else kwargs["tensor"]
+        if name == "empty":
+            self.num_tensors += 1
+            if self.num_tensors > _MOST_TENSORS:
+                raise ValueError(
+                    f"expected a model of at most {_MOST_TENSORS:,} tensors, got one with more"
+                )
+        elif name == "linspace":
+            # Image networks read the numbers of these: their rates of dropping layers.
+            kwargs = {"device": "cpu", **kwargs}
+        return func(*args, **kwargs)
 
 
 def has_structure_of(cfg: PretrainedCfg, state_dict: StateDict) -> bool:
     """Whether names and shapes, apart from the classifier's, are those of a cfg's model."""
-    with torch.device("meta"), _Unfilled():
+    with structure_alone():
         model = find_architecture(cfg.architecture).build(**{**cfg.model_args, "num_classes": 0})
     return _shapes_without_classes(model.state_dict()) == _shapes_without_classes(state_dict)
 
 
+def _without_classes(state_dict: StateDict) -> StateDict:
+    return {k: v for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
+
+
 def _shapes_without_classes(state_dict: StateDict) -> dict[str, torch.Size]:
-    return {k: v.shape for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
+    return {key: tensor.shape for key, tensor in _without_classes(state_dict).items()}

@@ -16,6 +16,7 @@ __all__ = [
     "check_parts_divide",
     "check_silhouettes",
     "check_values",
+    "check_width",
     "shape_of",
 ]
 
@@ -174,10 +175,10 @@ def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
     Raises:
         ValueError: If a number of bands does not divide the height.
     """
-    if x.ndim != 4:
+    if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
-            f"expected a map [N, C, H, W], got {shape_of(x)}; pool over time first, for example "
-            "with gaitzoo.TemporalMax"
+            f"expected a map [N, C, H, W] of floats, got {shape_of(x)} {x.dtype}; pool over time "
+            "first, for example with gaitzoo.TemporalMax"
         )
     height = x.shape[2]
     wrong = [bins for bins in part_bins if height % bins]
@@ -187,3 +188,21 @@ def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
             f"{height} rows in the map {shape_of(x)}, which {', '.join(map(str, wrong))} does not; "
             "use frames of the height that the model was made for, or other part_bins"
         )
+
+
+def check_width(channels: int) -> int:
+    """Raises unless ``channels`` (or another size) is a positive whole number; returns it.
+
+    Args:
+        channels: Width of a map.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> check_width(32)
+        32
+    """
+    if type(channels) is not int or channels < 1:
+        raise ValueError(f"expected a positive whole number, got {channels!r}")
+    return channels

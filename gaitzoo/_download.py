@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from gaitzoo._checkpoint import (
+    WrongFileError,
     check_file,
     has_structure_of,
     read_safetensors,
@@ -74,11 +75,31 @@ def published_weights(
     state_dict = _read_converted(kept, cfg, num_classes)
     if state_dict is not None:
         return state_dict, kept
-    original = download(cfg.hub_id, cfg.filename, revision=cfg.revision, cache_dir=cache_dir)
-    check_file(original, cfg)
+    original = _checked_download(cfg, cache_dir)
     state_dict = to_our_layout(read_state_dict(original), cfg.architecture, original)
     _keep_converted(kept, cfg, state_dict)
     return state_dict, original
+
+
+def _checked_download(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
+    """The file of a cfg; one that was damaged in the cache is downloaded once more."""
+    assert cfg.hub_id is not None
+    assert cfg.filename is not None
+    fetch_args = {"revision": cfg.revision, "cache_dir": cache_dir}
+    cached = try_to_load_from_cache(cfg.hub_id, cfg.filename, **fetch_args)
+    original = download(cfg.hub_id, cfg.filename, **fetch_args)
+    try:
+        check_file(original, cfg)
+    except WrongFileError as error:
+        # What has just come would come again.
+        if not isinstance(cached, str) or constants.HF_HUB_OFFLINE:
+            raise
+        try:
+            original = download(cfg.hub_id, cfg.filename, force_download=True, **fetch_args)
+        except (OSError, ValueError):
+            raise error from None
+        check_file(original, cfg)
+    return original
 
 
 def converted_file(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:

@@ -10,10 +10,13 @@ from typing import Any
 from gaitzoo._base import GaitModel
 from gaitzoo._checkpoint import (
     check_file,
+    check_fits,
     load_into,
     num_classes_in,
     read_state_dict,
+    structure_alone,
     to_our_layout,
+    wants_structure_alone,
 )
 from gaitzoo._registry import (
     PretrainedCfg,
@@ -99,7 +102,10 @@ def create_model(
     cfg = model_info(name)
     state_dict, path = None, None
     if pretrained:
-        _refuse_other_structure(cfg, model_args)
+        _refuse_missing(cfg)
+        _refuse_other_structure(cfg, num_classes, model_args)
+        if wants_structure_alone():
+            return _build(cfg, num_classes, model_args)
         state_dict, path = _pretrained_weights(cfg, num_classes, cache_dir)
     elif checkpoint_path is not None:
         path = Path(checkpoint_path)
@@ -135,14 +141,7 @@ def _pretrained_weights(
     cfg: PretrainedCfg, num_classes: int | None, cache_dir: str | Path | None
 ) -> tuple[StateDict, Path]:
     """The weights of a tag, in our layout, and the file they came from."""
-    if cfg.filename is None:
-        others = [
-            other.name
-            for other in find_architecture(cfg.architecture).cfgs.values()
-            if other.has_weights
-        ]
-        advice = f". There are weights for {', '.join(others)}" if others else ""
-        raise PretrainedNotAvailable(f"no weights for {cfg.name}: {cfg.unavailable}{advice}")
+    assert cfg.filename is not None
     if cfg.hub_id is not None:
         # Here, because huggingface_hub takes longer to import than this library.
         from gaitzoo._download import published_weights
@@ -156,6 +155,17 @@ def _pretrained_weights(
         )
     check_file(path, cfg)
     return to_our_layout(read_state_dict(path, num_classes), cfg.architecture, path), path
+
+
+def _refuse_missing(cfg: PretrainedCfg) -> None:
+    if cfg.filename is None:
+        others = [
+            other.name
+            for other in find_architecture(cfg.architecture).cfgs.values()
+            if other.has_weights
+        ]
+        advice = f". There are weights for {', '.join(others)}" if others else ""
+        raise PretrainedNotAvailable(f"no weights for {cfg.name}: {cfg.unavailable}{advice}")
 
 
 def _show_license(cfg: PretrainedCfg) -> None:
@@ -188,7 +198,10 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     return model
 
 
-def _refuse_other_structure(cfg: PretrainedCfg, model_args: dict[str, Any]) -> None:
+def _refuse_other_structure(
+    cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]
+) -> None:
+    """Raises for arguments that the weights cannot fit: before they are downloaded."""
     for key, value in model_args.items():
         value = tuple(value) if isinstance(value, list) else value
         if key in cfg.model_args and cfg.model_args[key] != value:
@@ -196,6 +209,19 @@ def _refuse_other_structure(cfg: PretrainedCfg, model_args: dict[str, Any]) -> N
                 f"expected {key}={cfg.model_args[key]!r}, which the weights of {cfg.name} were "
                 f"trained with, got {value!r}; leave it out, or use pretrained=False"
             )
+    if num_classes is None and not model_args:
+        return
+    with structure_alone():
+        model = _build(cfg, num_classes, model_args)
+        trained = _build(cfg, 0, {}) if model_args else model
+    try:
+        check_fits(trained, model.state_dict(), "these arguments", new_classifier=True)
+    except ValueError as error:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in model_args.items())
+        raise ValueError(
+            f"expected the arguments which the weights of {cfg.name} were trained with, got "
+            f"{arguments}; leave them out, or use pretrained=False"
+        ) from error
 
 
 def _load_saved(

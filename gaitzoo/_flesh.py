@@ -210,9 +210,11 @@ def _bag(
     ring = zip(corners, [*corners[1:], corners[0]], strict=True)
     # Rim and middle of a flat box, then its strap.
     pieces = [(start, end, radius, radius, "bag") for start, end in ring]
-    pieces.append(
-        ((corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2, radius, radius, "bag")
-    )
+    # The middle is thick enough to reach the rim's centre line, so that no seam shows.
+    middle, thickness = (top + bottom) / 2, (top - bottom) / 2
+    reach = half - max(thickness - radius, 0.0)
+    ends = [hang + turned(yaw, forward, left, middle) for forward in (-reach, reach)]
+    pieces.append((ends[0], ends[1], thickness, thickness, "bag"))
     pieces.append((strap, hang + turned(yaw, 0.0, left, top), 0.010, 0.014, "bag"))
     return pieces
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
 from gaitzoo._fused_layers import fold
 
@@ -10,7 +11,7 @@ __all__ = ["fold_batch_norms"]
 
 # What tracing raises for networks whose code depends on values or on sizes.
 _TRACE_ERRORS = (
-    fx.proxy.TraceError,
+    TraceError,
     AssertionError,
     AttributeError,
     IndexError,

@@ -50,6 +50,7 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
         or not torch.backends.mkldnn.enabled
     ):
         return conv(x)
+    assert not isinstance(conv.padding, str)
     return torch.mkldnn_convolution(
         x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
     )
@@ -97,7 +98,7 @@ def conv_like(
     made = kind(
         weight.shape[1],
         weight.shape[0],
-        tuple(kernel_size),
+        tuple(kernel_size),  # pyright: ignore[reportArgumentType]
         stride=conv.stride[-len(kernel_size) :],  # pyright: ignore[reportArgumentType]
         padding=conv.padding[-len(kernel_size) :],  # pyright: ignore[reportArgumentType]
         bias=bias is not None,

@@ -58,7 +58,7 @@ class FusedResidualBlock3d(nn.Module):
 
 
 class FusedResidualBlockP3d(nn.Module):
-    """:class:`ResidualBlockP3d` without batch norm and without the middle shortcut; shapes as there.
+    """:class:`ResidualBlockP3d` without batch norm and middle shortcut; shapes as there.
 
     The middle shortcut is the identity: one more on the diagonal of the middle time slice of the
     convolution over time.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gaitzoo.regions import check_heights, check_width
+from gaitzoo._checks import check_width
+from gaitzoo.regions import check_heights
 
 __all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "HSTLLevel", "check_levels"]
 

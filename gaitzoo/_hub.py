@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from typing_extensions import Self
 
 from gaitzoo._base import GaitModel
-from gaitzoo._checkpoint import load_into, num_classes_in, read_state_dict, write_safetensors
+from gaitzoo._checkpoint import (
+    check_fits,
+    load_into,
+    num_classes_in,
+    read_state_dict,
+    structure_alone,
+    wants_structure_alone,
+    write_safetensors,
+)
 from gaitzoo._download import download
 from gaitzoo._registry import PretrainedCfg, find_architecture
 
@@ -278,18 +287,25 @@ def load_saved(
         ValueError: If the files are of another model, damaged, or do not fit exactly.
     """
     config = _read_config(_fetch(location, CONFIG, **fetch_args))
+    if wants_structure_alone():
+        return _build(config, num_classes, location).eval()
     weights = _fetch(location, WEIGHTS, **fetch_args)
     state_dict = read_state_dict(weights, num_classes)
     classes_in_file = num_classes_in(state_dict)
-    model = _build(config, classes_in_file if num_classes is None else num_classes, location)
-    load_into(model, state_dict, weights, new_classifier=model.num_classes != classes_in_file)
+    num_classes = classes_in_file if num_classes is None else num_classes
+    new_classifier = num_classes != classes_in_file
+    # First without numbers: a strange configuration could ask for more memory than there is.
+    with structure_alone():
+        check_fits(_build(config, num_classes, location), state_dict, weights, new_classifier)
+    model = _build(config, num_classes, location)
+    load_into(model, state_dict, weights, new_classifier)
     return model.eval()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = _tuples(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     wanted = {"architecture": str, "model_args": dict, "pretrained_cfg": dict}
     if not isinstance(config, dict) or not all(
@@ -302,25 +318,53 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _build(config: dict[str, Any], num_classes: int, where: str | Path) -> GaitModel:
+# What strange arguments end in, apart from the models' own checks.
+_BAD_ARGUMENTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -> GaitModel:
     known_fields = PretrainedCfg.__dataclass_fields__
     cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
     try:
-        architecture = find_architecture(config["architecture"])
-        # A saved model carries its weights: its configuration may not ask for others.
-        model_args = {
-            key: value
-            for key, value in config["model_args"].items()
-            if not key.startswith("pretrained")
-        }
-        model = architecture.build(**{**model_args, "num_classes": num_classes})
-        model.pretrained_cfg = PretrainedCfg(**cfg_fields)
-    except (TypeError, ValueError) as error:
+        cfg = PretrainedCfg(**cfg_fields)
+        model_args = _without_other_weights(config["model_args"])
+        if num_classes is not None:
+            model_args["num_classes"] = num_classes
+        model = find_architecture(config["architecture"]).build(**model_args)
+        # What the structure says itself cannot be said otherwise.
+        own = model.pretrained_cfg
+        if cfg.embedding != own.embedding:
+            raise ValueError(
+                f'expected embedding "{own.embedding}", as the arguments of the model say, got '
+                f'"{cfg.embedding}"'
+            )
+        model.pretrained_cfg = replace(cfg, input_size=model.input_size or cfg.input_size)
+    except _BAD_ARGUMENTS as error:
         raise ValueError(
             f"{CONFIG} of {where} does not describe a {config['architecture']} that this version "
             f"of gaitzoo can build: {error}"
         ) from error
     return model
+
+
+def _without_other_weights(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a saved model, which has its weights: it may not ask for others."""
+    return {
+        key: _without_other_weights(value)
+        if key.endswith("_args") and isinstance(value, Mapping)
+        else value
+        for key, value in model_args.items()
+        if not key.startswith("pretrained")
+    }
 
 
 def _tuples(value: Any) -> Any:

@@ -22,6 +22,9 @@ __all__ = ["load_array_pickle"]
 
 _MEMO_LIMIT = 1000
 """An array's pickle remembers about twenty objects; the unpickler allocates up to the index."""
+_PROGRAM_LIMIT = 1000
+"""Operations of a pickle; an array needs about forty."""
+_NEEDLESS = ("DICT", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET")
 _ERRORS = (
     pickle.UnpicklingError,
     EOFError,
@@ -71,8 +74,13 @@ def load_array_pickle(path: Path) -> np.ndarray:
 
 
 def _check_sizes(data: bytes) -> None:
-    """Refuses a pickle that promises more bytes than it has or claims memory for its memo."""
-    for operation, argument, _ in pickletools.genops(data):
+    """Refuses what no array's pickle needs: long programs, dictionaries, a large memo."""
+    for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+        # Deeply nested values can overflow the interpreter's stack when they are looked at.
+        if count >= _PROGRAM_LIMIT:
+            raise pickle.UnpicklingError(f"a program of more than {_PROGRAM_LIMIT} operations")
+        if operation.name in _NEEDLESS:
+            raise pickle.UnpicklingError(f"a pickle that builds other objects ({operation.name})")
         if operation.name.endswith("PUT") and isinstance(argument, int) and argument > _MEMO_LIMIT:
             raise pickle.UnpicklingError(f"a memo of {argument} entries")
 
@@ -103,13 +111,14 @@ class _Dtype:
 
     def __init__(self, code: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
-            raise pickle.UnpicklingError(f"an array of dtype {code!r}")
+            got = code if isinstance(code, str) else type(code).__name__
+            raise pickle.UnpicklingError(f"an array of dtype {got[:20]!r}")
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         byte_order = state[1]
         if byte_order not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"byte order {byte_order!r}")
+            raise pickle.UnpicklingError("an array of unknown byte order")
         self.value = self.value.newbyteorder(byte_order)
 
 

@@ -170,3 +170,17 @@ def check_exclude(exclude: Tensor, distances: Tensor) -> None:
             f"expected exclude of the shape of distances {shape_of(distances)}, got "
             f"{shape_of(exclude)}"
         )
+
+
+def check_count(value: object, name: str) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"expected {name} as a whole number of 1 or more, got {value!r}")
+
+
+def check_ranks(ranks: int | Sequence[int], name: str) -> tuple[int, ...]:
+    listed = tuple(ranks) if isinstance(ranks, Sequence) else (ranks,)
+    if not listed or any(type(rank) is not int or rank < 1 for rank in listed):
+        raise ValueError(
+            f"expected {name} as a whole number of 1 or more, or several of them, got {ranks!r}"
+        )
+    return listed

@@ -258,9 +258,7 @@ class RandomAugment:
             ValueError: If the shape is not ``[T, H, W]``.
         """
         _check_sequence(silhouettes)
-        chances = torch.tensor(
-            [self.flip, self.rotate, self.perspective, self.erase, self.roughen]
-        )
+        chances = torch.tensor([self.flip, self.rotate, self.perspective, self.erase, self.roughen])
         happens = (torch.rand(5, generator=generator) < chances).tolist()
         if happens[0]:
             silhouettes = flip_horizontally(silhouettes)
@@ -325,7 +323,7 @@ def _homography(points: Tensor, images: Tensor) -> Tensor:
 
 def _warp(silhouettes: Tensor, to_source: Tensor) -> Tensor:
     """Samples every pixel at ``to_source`` of its place; edges lie at -1 and 1 on both axes."""
-    frames, height, width = silhouettes.shape
+    height, width = silhouettes.shape[1:]
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(width) + 0.5) / width * 2 - 1
     places = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], 2)

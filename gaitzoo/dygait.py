@@ -18,13 +18,14 @@ Differences from upstream:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo._base import GaitModel, init_weights
-from gaitzoo._checks import check_features
+from gaitzoo._checks import check_features, check_width
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
 from gaitzoo.layers import (
     GeMHPP,
@@ -98,7 +99,7 @@ class DAM(nn.Module):
 class DyGaitStage(nn.Module):
     """A dynamic augmentation module beside a plain 3x3x3 convolution; their ReLUs are added.
 
-    Source: DyGait (https://arxiv.org/abs/2303.14953), Fig. 2; shapes as for :class:`DAM`.
+    Source: DyGait (https://arxiv.org/abs/2303.14953) and its code; shapes as for :class:`DAM`.
 
     Args:
         in_channels: Channels of the input.
@@ -252,11 +253,16 @@ class DyGait(GaitModel):
         super().__init__(embedding="after_bn" if head == "gaitgl" else "before_bn")
         if network not in _NETWORKS:
             raise ValueError(f'expected network "deep" or "shallow", got {network!r}')
-        if len(channels) != (4 if network == "deep" else 3):
+        widths = channels if isinstance(channels, Sequence) else ()
+        if len(widths) != (4 if network == "deep" else 3):
             raise ValueError(
                 "expected 4 channels for the deep network and 3 for the shallow one, got "
-                f"{tuple(channels)} for network={network!r}"
+                f"{channels!r} for network={network!r}"
             )
+        for width in (in_channels, *widths):
+            check_width(width)
+        if not isinstance(single_stage, bool):
+            raise ValueError(f"expected single_stage as True or False, got {single_stage!r}")
         if head not in ("bnneck", "gaitgl"):
             raise ValueError(f'expected head "bnneck" or "gaitgl", got {head!r}')
         if network == "deep":
@@ -336,6 +342,10 @@ _OTHER_NAMES = {
     "Head0.fc_bin": "part_fc.weight",
     "BNNecks.fc_bin": "neck.classifier.weight",
     "Head1.fc_bin": "neck.classifier.weight",
+} | {
+    f"{batch_norm}.{name}": f"neck.bn.{name}"
+    for batch_norm in ("BNNecks.bn1d", "Bn")
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 }
 
 
@@ -361,9 +371,7 @@ def _new_key(key: str) -> str | None:
     if key in _OTHER_NAMES:
         return _OTHER_NAMES[key]
     first, _, rest = key.partition(".")
-    if first == "Bn" or key.startswith("BNNecks.bn1d."):
-        return f"neck.bn.{key.rpartition('.')[2]}"
-    if first not in _BLOCK_NAMES:
+    if first not in _BLOCK_NAMES or not rest.endswith(".weight"):
         return None
     block = f"blocks.{_BLOCK_NAMES[first]}"
     if rest == "shortcut.weight":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,15 @@ def export_onnx(model: GaitModel, path: str | Path, *, fuse: bool = True) -> Pat
     return path
 
 
+def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """A sort that torch's exporter lacks; of equal values TopK gives the one that stands first."""
+    import onnxscript
+
+    onnx_ops: Any = onnxscript.opset18
+    size = onnx_ops.Gather(onnx_ops.Shape(x), onnx_ops.Constant(value_ints=[dim]))
+    return onnx_ops.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+
 def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
     cfg = model.pretrained_cfg
     device = next(model.parameters()).device
@@ -101,6 +111,7 @@ def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
             input_names=["silhouettes", "lengths"],
             output_names=["embeddings"] + (["logits"] if model.num_classes else []),
             dynamic_shapes=({0: sequences, len(channels) + 1: frames}, {0: sequences}),
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             dynamo=True,
             verbose=False,
         )

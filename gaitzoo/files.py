@@ -12,8 +12,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ class SequencePath:
 
     Args:
         identity: Who walks: the first folder level, or the file's stem where there is none.
-        name: The path relative to the root, with forward slashes and without suffix.
+        name: The path relative to the root, with forward slashes and without suffix (with it
+            where files differ in nothing else).
         path: What :func:`load_silhouettes` reads, a file or a folder of frames.
     """
 
@@ -179,6 +181,14 @@ def find_sequences(root: str | os.PathLike[str]) -> list[SequencePath]:
             found.append(SequencePath(name.parts[0], name.as_posix(), path))
     if not found:
         raise ValueError(f"Expected sequences below {root}, found none. Known layouts: {_LAYOUTS}.")
+    times = Counter(sequence.name for sequence in found)
+    found = [
+        # walk.gif beside walk.npy: the suffix tells them apart.
+        replace(sequence, name=sequence.path.relative_to(root).as_posix())
+        if times[sequence.name] > 1
+        else sequence
+        for sequence in found
+    ]
     return sorted(found, key=lambda sequence: _natural_order(sequence.name))
 
 

@@ -165,10 +165,12 @@ class FrozenLLM(nn.Module):
         if self.bos_token_id is not None:
             first = words(torch.full_like(lengths[:, None], self.bos_token_id))
             sentence, count = torch.cat([first, sentence], dim=1), lengths + 1
-        mask = torch.arange(sentence.shape[1], device=sentence.device) < count[:, None]
+        mask = (torch.arange(sentence.shape[1], device=sentence.device) < count[:, None]).long()
+        # Transformers looks into the mask, which has no values there.
+        padding = None if mask.device.type == "meta" else mask
         with self._checkpointed_layers():
             hidden = self.model(
-                inputs_embeds=sentence, attention_mask=mask.long(), use_cache=False
+                inputs_embeds=sentence, attention_mask=padding, use_cache=False
             ).last_hidden_state
         if self.bos_token_id is not None:
             hidden = hidden[:, 1:]

@@ -1,7 +1,7 @@
 """GaitLLM: a frozen language model reads the sentence that a walk's key frames make.
 
-Paper: Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025, pp. 3460-3469
-(S. Yang, J. Wang, S. Hou, X. Liu, C. Cao, L. Wang, Y. Huang). No code of the authors is known, and
+Paper: Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025
+(pp. 3460-3469; S. Yang, J. Wang, S. Hou, X. Liu, C. Cao, L. Wang, Y. Huang). No code of the authors is known, and
 nothing of it is contained here.
 
 Differences from upstream: unknown. What is known of the paper is its pipeline: frozen encoder,
@@ -39,9 +39,7 @@ from gaitzoo.tokens import (
 
 __all__ = ["GaitLLM", "gaitllm", "gaitllm_tiny"]
 
-_PAPER = (
-    "Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025, pp. 3460-3469"
-)
+_PAPER = "Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025"
 
 # A language model that reads this many frames needs no limit: no walk is so long, and a limit
 # makes programs exported for any number of frames impossible.
@@ -389,9 +387,8 @@ class GaitLLM(GaitModel):
                 else:
                     new.view(*sizes[::-1])[:, :-1] = old.view(sizes[1], -1)
             own, theirs = self.neck.classifier, neck.classifier
-            if own is not None and theirs is not None:
-                if own.weight.shape[2] == theirs.weight.shape[2]:
-                    own.weight[:-1] = theirs.weight
+            if own and theirs and own.weight.shape[2] == theirs.weight.shape[2]:
+                own.weight[:-1] = theirs.weight
 
     def _freeze(self, encoder: str | nn.Module, pretrained: bool, save_encoder: bool) -> None:
         if isinstance(self.encoder, GaitModel):
@@ -532,9 +529,7 @@ def _leave_out_frozen(module: Any, state_dict: dict[str, Any], prefix: str, _: A
             state_dict[f"{prefix}{part}.sha256"] = module._hash_of(part)
 
 
-def _check_frozen(
-    module: Any, state_dict: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _check_frozen(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     for part, elsewhere in module.elsewhere.items():
         saved = state_dict.pop(f"{prefix}{part}.sha256", None)
         if saved is None or not elsewhere:

@@ -5,11 +5,19 @@ All take and give parts on the middle axis, ``[N, P, C]``, and each works alone 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo._checks import check_features, check_lengths, check_parts_divide, shape_of
+from gaitzoo._checks import (
+    check_features,
+    check_lengths,
+    check_parts_divide,
+    check_width,
+    shape_of,
+)
 from gaitzoo.sequence import mask_fill, masked_max
 
 __all__ = [
@@ -75,7 +83,7 @@ class LocalTemporalAggregation(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
+        self.kernel_size = check_width(kernel_size)
         self.conv = nn.Conv3d(
             in_channels,
             out_channels,
@@ -117,7 +125,7 @@ class GeMHPP(nn.Module):
         returns: ``[N, P, C]``, bands from top to bottom, in the order of ``part_bins``.
 
     Raises:
-        ValueError: If bands do not divide the height.
+        ValueError: If bands do not divide the height, or ``p`` or ``eps`` is not positive.
 
     Example:
         >>> GeMHPP((4, 2, 1))(torch.rand(2, 8, 16, 11)).shape
@@ -133,6 +141,8 @@ class GeMHPP(nn.Module):
     ) -> None:
         super().__init__()
         self.part_bins = _check_part_bins(part_bins)
+        if not (eps > 0 and 0 < p < float("inf")):
+            raise ValueError(f"expected p and eps above 0, got p={p} and eps={eps}")
         self.eps = eps
         self.p = nn.Parameter(torch.full((1,), float(p)), requires_grad=learnable)
 
@@ -237,6 +247,8 @@ class PartLinear(nn.Module):
         self, num_parts: int, in_channels: int, out_channels: int, normalized: bool = False
     ) -> None:
         super().__init__()
+        for size in (num_parts, in_channels, out_channels):
+            check_width(size)
         self.normalized = normalized
         self.weight = nn.Parameter(torch.empty(num_parts, in_channels, out_channels))
         nn.init.xavier_uniform_(self.weight)
@@ -372,8 +384,8 @@ def _check_neck_input(x: Tensor, num_parts: int, channels: int) -> None:
 
 
 def _check_part_bins(part_bins: tuple[int, ...]) -> tuple[int, ...]:
-    part_bins = tuple(part_bins)
-    if not part_bins or any(not isinstance(b, int) or b < 1 for b in part_bins):
+    part_bins = tuple(part_bins) if isinstance(part_bins, Iterable) else ()
+    if not part_bins or any(type(b) is not int or b < 1 for b in part_bins):
         raise ValueError(
             f"expected part_bins as a tuple of positive whole numbers, got {part_bins}"
         )

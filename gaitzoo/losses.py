@@ -65,7 +65,7 @@ class PartTripletLoss(nn.Module):
 
     def __init__(self, margin: float = 0.2, mining: Literal["all", "hard"] = "all") -> None:
         super().__init__()
-        if margin < 0:
+        if not 0 <= margin < float("inf"):
             raise ValueError(f"expected a margin of 0 or more, got {margin}")
         if mining not in ("all", "hard"):
             raise ValueError(f'expected mining "all" or "hard", got {mining!r}')
@@ -132,7 +132,7 @@ class PartCrossEntropyLoss(nn.Module):
 
     def __init__(self, scale: float = 16.0, label_smoothing: float = 0.1) -> None:
         super().__init__()
-        if not scale > 0:
+        if not 0 < scale < float("inf"):
             raise ValueError(f"expected a scale above 0, got {scale}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")

@@ -14,6 +14,7 @@ Protocols of the field: CASIA-B and OU-MVLP are ``cross_view_rank1(...).mean()``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -25,7 +26,9 @@ from gaitzoo._checks import shape_of
 from gaitzoo._ranking import (
     NO_QUERY_LEFT,
     Labels,
+    check_count,
     check_distances,
+    check_ranks,
     check_sides,
     encode,
     find_matches,
@@ -86,8 +89,7 @@ def part_distances(
     _check_embeddings(query, gallery)
     if metric not in ("euclidean", "cosine"):
         raise ValueError(f'expected metric "euclidean" or "cosine", got {metric!r}')
-    if block_size < 1:
-        raise ValueError(f"expected block_size of 1 or more, got {block_size}")
+    check_count(block_size, "block_size")
     dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
     distances = query.new_empty(len(query), len(gallery), dtype=dtype)
     block_distances = _euclidean_block if metric == "euclidean" else _cosine_block
@@ -189,6 +191,8 @@ def rerank(
     check_distances(query_query, "query_query", (num_query, num_query))
     check_distances(gallery_gallery, "gallery_gallery", (num_gallery, num_gallery))
     highest = num_query + num_gallery - 1
+    check_count(k1, "k1")
+    check_count(k2, "k2")
     if not (1 <= k1 <= highest and 1 <= k2 <= highest and 0 <= original_weight <= 1):
         raise ValueError(
             f"expected k1 and k2 in 1..{highest} (sequences - 1) and original_weight in [0, 1], "
@@ -276,8 +280,7 @@ def cmc(
         >>> cmc(distances, ["a", "c"], ["a", "b", "c"], max_rank=3)
         tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    if max_rank < 1:
-        raise ValueError(f"expected max_rank of 1 or more, got {max_rank}")
+    check_count(max_rank, "max_rank")
     return find_matches(distances, query_labels, gallery_labels, exclude).cmc(max_rank)
 
 
@@ -289,30 +292,29 @@ def rank_k(
 @overload
 def rank_k(
     distances: Tensor, query_labels: Labels, gallery_labels: Labels,
-    k: tuple[int, ...], exclude: Tensor | None = None,
+    k: Sequence[int], exclude: Tensor | None = None,
 ) -> tuple[float, ...]: ...  # fmt: skip
 def rank_k(
     distances: Tensor,
     query_labels: Labels,
     gallery_labels: Labels,
-    k: int | tuple[int, ...] = 1,
+    k: int | Sequence[int] = 1,
     exclude: Tensor | None = None,
 ) -> float | tuple[float, ...]:
     """Rank-k: the share of queries with a match among the ``k`` nearest.
 
-    Shapes and errors are those of ``cmc``. A tuple of ranks gives a tuple of fractions.
+    Shapes and errors are those of ``cmc``. Several ranks give a tuple of fractions.
 
     Example:
         >>> distances = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.3, 0.4]])
         >>> rank_k(distances, [0, 2], [0, 1, 2], k=(1, 3))
         (0.5, 1.0)
     """
-    ranks = k if isinstance(k, tuple) else (k,)
-    if not ranks or min(ranks) < 1:
-        raise ValueError(f"expected k of 1 or more, or a tuple of such ranks, got {k!r}")
+    ranks = check_ranks(k, "k")
     matches = find_matches(distances, query_labels, gallery_labels, exclude)
     curve = matches.cmc(max(ranks)).tolist()
-    return tuple(curve[rank - 1] for rank in k) if isinstance(k, tuple) else curve[k - 1]
+    fractions = tuple(curve[rank - 1] for rank in ranks)
+    return fractions[0] if isinstance(k, int) else fractions
 
 
 def mean_average_precision(
@@ -360,7 +362,7 @@ def retrieval_scores(
     query_labels: Labels,
     gallery_labels: Labels,
     *,
-    ranks: tuple[int, ...] = (1, 5, 10),
+    ranks: Sequence[int] = (1, 5, 10),
     exclude: Tensor | None = None,
 ) -> dict[str, float]:
     """The scores of the Gait3D protocol from one sort: Rank-k, mAP and mINP, as fractions.
@@ -372,8 +374,7 @@ def retrieval_scores(
         >>> retrieval_scores(distances, [7], [7, 1, 2, 7], ranks=(1, 5))
         {'rank1': 1.0, 'rank5': 1.0, 'mAP': 0.75, 'mINP': 0.5}
     """
-    if not ranks or min(ranks) < 1:
-        raise ValueError(f"expected ranks of 1 or more, got {ranks}")
+    ranks = check_ranks(ranks, "ranks")
     matches = find_matches(distances, query_labels, gallery_labels, exclude)
     curve = matches.cmc(max(ranks)).tolist()
     scores = {f"rank{k}": curve[k - 1] for k in ranks}
@@ -401,8 +402,18 @@ class CrossViewRank1:
         ).nanmean(1)
 
     def mean(self) -> float:
-        """Mean over the query views of ``per_query_view``: the number that papers print."""
-        return float(self.per_query_view().nanmean())
+        """Mean over the query views of ``per_query_view``: the number that papers print.
+
+        Raises:
+            ValueError: If no two views differ.
+        """
+        mean = float(self.per_query_view().nanmean())
+        if mean != mean:
+            raise ValueError(
+                f"expected at least two different views, got {self.query_views} and "
+                f"{self.gallery_views}; for one view take rank_k"
+            )
+        return mean
 
 
 def cross_view_rank1(

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo._checks import check_features, shape_of
+from gaitzoo._checks import check_features, check_width, shape_of
 from gaitzoo.layers import GeMHPP
 from gaitzoo.sequence import mask_fill, masked_max
 
-__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock", "check_heights", "check_width"]
+__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock", "check_heights"]
 
 # Frames of the two pooling windows, and how far they move.
 _SHORT_WINDOW, _LONG_WINDOW, _STRIDE = 3, 5, 3
@@ -267,24 +267,6 @@ def check_heights(heights: Sequence[int]) -> tuple[int, ...]:
             f"expected heights as positive whole numbers of rows, e.g. (40, 24), got {heights!r}"
         )
     return given
-
-
-def check_width(channels: int) -> int:
-    """Raises unless ``channels`` is a positive whole number; returns it.
-
-    Args:
-        channels: Width of a map.
-
-    Raises:
-        ValueError: If it is anything else.
-
-    Example:
-        >>> check_width(32)
-        32
-    """
-    if type(channels) is not int or channels < 1:
-        raise ValueError(f"expected channels as a positive whole number, got {channels!r}")
-    return channels
 
 
 def _check_rows(x: Tensor, heights: tuple[int, ...]) -> None:

@@ -211,9 +211,9 @@ def repeat_short(
     if lengths is None:
         repeats = -(-min_frames // x.shape[2])
         return (x.repeat(1, 1, repeats, *[1] * (x.ndim - 3)) if repeats > 1 else x), None
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-        if int(lengths.min()) >= min_frames:
-            return mask_fill(x, lengths), lengths
+    can_be_read = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_be_read and int(lengths.min()) >= min_frames:
+        return mask_fill(x, lengths), lengths
     # The longest that a short sequence can become: min_frames - 1 frames, played twice.
     padded_frames = 2 * (min_frames - 1)
     if x.shape[2] > padded_frames:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -152,6 +153,9 @@ def render_walk(
 
 
 def _check_camera(view: float, elevation: float, speed: float) -> None:
+    for value, name in ((view, "view"), (elevation, "elevation"), (speed, "speed")):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {value!r}.")
     if not 0.0 <= view < 360.0:
         raise ValueError(
             f"view must lie in [0, 360) degrees, got {view}; 0 is towards the camera, 90 the side, "
@@ -171,7 +175,11 @@ def _check_clip(
     check_seed(frames, "frames")
     if frames < 1:
         raise ValueError("frames must be 1 or more, got 0; a gait cycle takes about 26 frames.")
-    if len(size) != 2 or any(not isinstance(side, int) or side < 16 for side in size):
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or any(not isinstance(side, int) or side < 16 for side in size)
+    ):
         raise ValueError(
             f"size must be (height, width), integers of 16 or more, got {size!r}; e.g. (64, 44)."
         )
@@ -269,8 +277,18 @@ class SyntheticWalkers(Dataset[WalkerSample]):
                 f"{self._PEOPLE_PER_SEED}, got {num_identities} and {first_identity}; "
                 "use another seed for more people."
             )
+        if isinstance(frames, Sequence) and len(frames) != 2:
+            raise ValueError(f"frames must be a number or (shortest, longest), got {frames!r}.")
         shortest, longest = frames if isinstance(frames, Sequence) else (frames, frames)
         check_seed(longest, "frames")
+        for value, name, example in (
+            (sequences, "sequences", '(("normal", 0), ("coat", 0))'),
+            (views, "views", "(0, 90)"),
+            (speed, "speed", "(0.9, 1.1)"),
+            (elevation, "elevation", "(0.0, 8.0)"),
+        ):
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                raise TypeError(f"{name} must be a tuple, got {value!r}; e.g. {example}.")
         if not sequences or not views:
             raise ValueError("sequences and views must not be empty; e.g. views=(0, 90).")
         for condition, number in sequences:

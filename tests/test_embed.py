@@ -138,7 +138,7 @@ def test_pieces_give_the_numbers_of_the_whole(name, fuse):
 @torch.no_grad()
 def test_no_frame_beyond_the_reach_matters(name):
     model = make(name, num_classes=0).double()
-    reach, step = temporal_reach(model)
+    reach, _ = temporal_reach(model)
     clip = torch.rand(1, 61, 16, 12, dtype=torch.float64)
     changed = clip.clone()
     at = 30

@@ -449,7 +449,7 @@ def test_refused_names_are_named(tmp_path):
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x0fabc.", "bytes"),
         (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR.", "type _Array"),
         (b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR.", "an array of dtype 'O8'"),
-        (b"cnumpy\ndtype\n(S'u1'\nI00\nI01\ntR(I3\nS'?'\ntb.", r"byte order '\?'"),
+        (b"cnumpy\ndtype\n(S'u1'\nI00\nI01\ntR(I3\nS'?'\ntb.", "unknown byte order"),
         (b"cnumpy\ndtype\n(S'u1'\nI00\nI01\ntRI7\nb.", "int"),
     ],
 )
@@ -547,3 +547,28 @@ def test_find_refuses_what_holds_no_sequences(tmp_path):
         find_sequences(tmp_path / "walk.gif")
     with pytest.raises(ValueError, match=r"holds the frames of one.*load_silhouettes"):
         find_sequences(tmp_path / "frames")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x04cnumpy\ndtype\n(K\x01" + b"\x85" * 200_000 + b"\x89\x88tR.",
+        b"\x80\x04(K\x01" + b"\x85" * 300_000 + b"K\x01d.",
+        b"\x80\x04}K\x01K\x02s.",
+    ],
+    ids=["deep dtype", "deep dictionary", "dictionary"],
+)
+def test_pickles_that_are_no_array_programs_are_refused(program, tmp_path):
+    path = tmp_path / "deep.pkl"
+    path.write_bytes(program)
+    with pytest.raises(ValueError, match="numpy array of numbers"):
+        load_silhouettes(path)
+
+
+def test_sequences_that_differ_in_their_suffix_have_names_of_their_own(tmp_path):
+    (tmp_path / "ann").mkdir()
+    for name in ("walk.npy", "other.npy"):
+        np.save(tmp_path / "ann" / name, np.ones((2, 8, 8), np.uint8))
+    np.savez(tmp_path / "ann" / "walk.npz", np.ones((2, 8, 8), np.uint8))
+    names = [sequence.name for sequence in find_sequences(tmp_path)]
+    assert names == ["ann/other", "ann/walk.npy", "ann/walk.npz"]

@@ -1,7 +1,12 @@
 """Fused models give what the plain ones give."""
 
 import copy
+import importlib.util
+import json
 import pickle
+import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,6 +226,48 @@ def test_compiled_models_are_models(monkeypatch):
     fused = fuse_for_inference(make("gaitbase_tiny"), compile=True)
     assert asked == {"dynamic": True}
     assert isinstance(fused, gaitzoo.GaitBase)
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_compiles_without_graph_breaks(name):
+    fused = fuse_for_inference(make(name))
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        # The compiler itself uses what later versions of Python and torch have deprecated.
+        warnings.simplefilter("ignore")
+        # "eager" traces as every backend does, and leaves out minutes of C++ compilation.
+        compiled = torch.compile(fused, fullgraph=True, backend="eager", dynamic=True)
+        for frame_counts in ((9, 5), (12, 3, 7)):
+            batch, lengths = padded(clips_for(fused, *frame_counts), 0.0)
+            for given in (lengths, None):
+                found, wanted = compiled(batch, given), fused(batch, given)
+                assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
+
+
+def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "examples" / "benchmark.py"
+    spec = importlib.util.spec_from_file_location("benchmark", script)
+    benchmark = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark", benchmark)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "LENGTHS", (3, 5, 4, 4))
+    monkeypatch.setitem(benchmark.MODELS, "small", ("gaitbase", {"channels": (2, 3, 4, 4)}))
+    monkeypatch.setattr(benchmark, "measured_peak", lambda device, dtype: 1e11)
+    arguments = "--models small --rounds 2 --clips 4 --device cpu --long 20 --ways batched fused"
+    written = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments.split(), *written])
+    benchmark.main()
+    assert "20 frames among short clips" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["way"] for row in rows] == ["naive", "batched", "fused"]
+    for row in rows:
+        assert len(row["seconds"]) == 2
+        assert row["cosine"] == pytest.approx(1, abs=1e-6)
+        assert row["rank1"] == rows[0]["rank1"]
+        assert row["tflops"] > 0
+    assert rows[0]["ratio"] == 1
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 @torch.no_grad()

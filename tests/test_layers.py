@@ -98,7 +98,10 @@ def test_pyramid_pooling_is_mean_plus_maximum():
 def test_pooling_refuses(pool):
     with pytest.raises(ValueError, match=r"got 10 rows .* which 4 does not"):
         pool((5, 4))(torch.rand(1, 2, 10, 4))
-    for part_bins in ((), (0,), (2.0,)):
+    for x in (torch.rand(2, 8, 4, 16, 11), torch.rand(2, 8, 16), torch.ones(1, 1, 4, 4).byte()):
+        with pytest.raises(ValueError, match=r"expected a map \[N, C, H, W\] of floats"):
+            pool((4,))(x)
+    for part_bins in ((), (0,), (2.0,), (True,), 4):
         with pytest.raises(ValueError, match="positive whole numbers"):
             pool(part_bins)
 
@@ -200,3 +203,29 @@ def test_temporal_max_is_per_sequence():
     pooled = TemporalMax()(x, torch.tensor([4, 2]))
     assert torch.equal(pooled[0], x[0].amax(1))
     assert torch.equal(pooled[1], x[1, :, :2].amax(1))
+
+
+def test_refused_constructor_arguments():
+    for arguments in ({"p": float("nan")}, {"p": 0.0}, {"eps": 0.0}):
+        with pytest.raises(ValueError, match="expected p and eps above 0"):
+            GeMHPP((1,), **arguments)
+    with pytest.raises(ValueError, match="positive whole number, got 0"):
+        PartLinear(0, 3, 2)
+    with pytest.raises(ValueError, match="positive whole number, got 0"):
+        LocalTemporalAggregation(1, 1, kernel_size=0)
+
+
+def test_temporal_blocks_refuse_what_does_not_fit():
+    x = torch.rand(2, 3, 9, 4, 4)
+    aggregate = LocalTemporalAggregation(3, 3)
+    with pytest.raises(ValueError, match=r"lengths from 3 to 9 .* got 2 to 9"):
+        aggregate(x, torch.tensor([9, 2]))
+    with pytest.raises(
+        ValueError, match=r"expected a map \[N, 3, T, H, W\], got \[2, 2, 9, 4, 4\]"
+    ):
+        aggregate(x[:, :2])
+    for block in (aggregate, TemporalMax()):
+        with pytest.raises(ValueError, match="got 9 to 10"):
+            block(x, torch.tensor([9, 10]))
+        with pytest.raises(TypeError, match="int64 tensor"):
+            block(x, [9, 5])

@@ -259,7 +259,7 @@ def test_rerank_of_equal_sequences_is_finite() -> None:
         (((2, 2), (3, 4), (4, 4)), {}, r"query_query \[3, 3\].*got \[2, 2\]"),
         (((3, 3), (3, 4), (3, 4)), {}, r"gallery_gallery \[4, 4\].*got \[3, 4\]"),
         (((3, 3), (3, 4), (4, 4)), {"k1": 7}, r"1\.\.6.*k1=7"),
-        (((3, 3), (3, 4), (4, 4)), {"k1": 3, "k2": 0}, "k2=0"),
+        (((3, 3), (3, 4), (4, 4)), {"k1": 3, "k2": 0}, "expected k2 as a whole number"),
         (((3, 3), (3, 4), (4, 4)), {"k1": 3, "original_weight": 2}, "original_weight=2"),
     ],
 )
@@ -421,10 +421,10 @@ def test_bad_rankings_are_refused(score, changes: dict[str, Any], error, message
 @pytest.mark.parametrize(
     ("compute", "message"),
     [
-        (lambda: metrics.cmc(**GOOD, max_rank=0), "max_rank of 1 or more, got 0"),
-        (lambda: metrics.rank_k(**GOOD, k=0), "k of 1 or more, or a tuple of such ranks, got 0"),
-        (lambda: metrics.rank_k(**GOOD, k=()), "k of 1 or more, or a tuple of such ranks, got ()"),
-        (lambda: metrics.retrieval_scores(**GOOD, ranks=(1, 0)), "1 or more, got (1, 0)"),
+        (lambda: metrics.cmc(**GOOD, max_rank=0), "max_rank as a whole number of 1 or more, got 0"),
+        (lambda: metrics.rank_k(**GOOD, k=0), "or several of them, got 0"),
+        (lambda: metrics.rank_k(**GOOD, k=()), "or several of them, got ()"),
+        (lambda: metrics.retrieval_scores(**GOOD, ranks=(1, 0)), "or several of them, got (1, 0)"),
         (
             lambda: metrics.cross_view_rank1(**GOOD, query_views=[0], gallery_views=[0, 0, 0]),
             "expected 2 query and 3 gallery views for distances [2, 3], got 1 and 3",
@@ -438,3 +438,20 @@ def test_bad_rankings_are_refused(score, changes: dict[str, Any], error, message
 def test_bad_options_are_refused(compute, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         compute()
+
+
+def test_several_ranks_may_come_as_a_list():
+    distances = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.3, 0.4]])
+    assert metrics.rank_k(distances, [0, 2], [0, 1, 2], k=[1, 3]) == (0.5, 1.0)
+    for k in (1.5, 0, [], True, "1"):
+        with pytest.raises(ValueError, match="expected k as a whole number"):
+            metrics.rank_k(distances, [0, 2], [0, 1, 2], k=k)
+    with pytest.raises(ValueError, match="expected max_rank as a whole number"):
+        metrics.cmc(distances, [0, 2], [0, 1, 2], max_rank=2.5)
+
+
+def test_one_view_has_no_cross_view_mean():
+    distances = torch.tensor([[0.1, 0.9]])
+    table = metrics.cross_view_rank1(distances, [0], [0, 1], ["000"], ["000", "000"])
+    with pytest.raises(ValueError, match="at least two different views"):
+        table.mean()

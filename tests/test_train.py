@@ -65,6 +65,10 @@ def kill_at(train, monkeypatch, step: int) -> None:
     monkeypatch.setattr(train, "log", log_or_die)
 
 
+def read_log(output: Path) -> list[dict[str, float]]:
+    return [json.loads(row) for row in (output / "log.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("rendered", [0, 2])
 def test_a_killed_run_goes_on_to_the_same_result(train, recipe, monkeypatch, tmp_path, rendered):
     recipe = dataclasses.replace(recipe, rendered=rendered)
@@ -77,7 +81,7 @@ def test_a_killed_run_goes_on_to_the_same_result(train, recipe, monkeypatch, tmp
     resumed = train.train(recipe)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
-    rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").open()]
+    rows = read_log(tmp_path / "run")
     assert [row["step"] for row in rows if "triplet" in row] == [1, 2, 3, 4, 5, 5, 6]
     assert rows[4] == rows[5]  # the lost step was done again, with the same losses
 
@@ -111,7 +115,7 @@ def test_training_reduces_the_loss(train, recipe, tmp_path):
         recipe, identities=2, rendered=2, steps=25, learning_rate=1e-2, augment=0.0, save_every=100
     )
     train.train(recipe)
-    rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").open()]
+    rows = read_log(tmp_path / "run")
     losses = [row["cross_entropy"] for row in rows if "cross_entropy" in row]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
@@ -148,7 +152,7 @@ def test_batches_hold_people_with_several_walks(train, recipe):
         assert sorted(labels.count(label) for label in set(labels)) == [3] * 5
         assert len({draw for _, draw in batch}) == 15
     assert list(train.PKSampler(recipe, first_step=4)) == batches[4:]
-    assert list(train.PKSampler(recipe, first_step=0, process=1))[0] != batches[0]
+    assert next(iter(train.PKSampler(recipe, first_step=0, process=1))) != batches[0]
     assert len({label for batch in batches for label, _ in batch}) > 10
 
 

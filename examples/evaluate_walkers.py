@@ -71,32 +71,34 @@ class Competitor:
 
 
 def load_competitors(options: argparse.Namespace) -> dict[str, Competitor]:
-    """The model, the same without training, and energy images of full size."""
-    if options.recipe:
-        recipe = json.loads(options.recipe.read_text())
-        name, arguments = recipe["model"], json.loads(recipe["model_args"])
-        size = (recipe["height"], recipe["height"] * 11 // 16)
-        model = gaitzoo.create_model(name, num_classes=0, **arguments)
-        weights = load_file(options.recipe.parent / "model.safetensors")
-        model.load_state_dict(weights)  # float16 values become float32
-    else:
-        name = options.model
-        model = gaitzoo.create_model(name, pretrained=True, num_classes=0)
-        size, arguments = model.pretrained_cfg.input_size, {}
+    """The model, the same without training, and energy images of the usual size."""
+    competitors = load_run(options.recipe) if options.recipe else load_released(options.model)
+    return {**competitors, "energy images": Competitor(EnergyImage(), (64, 44))}
+
+
+def load_released(name: str) -> dict[str, Competitor]:
+    """A model with weights, and the same network without."""
+    model = gaitzoo.create_model(name, pretrained=True, num_classes=0)
+    size = model.pretrained_cfg.input_size
+    torch.manual_seed(0)
+    untrained = gaitzoo.create_model(name, num_classes=0)
+    return {name: Competitor(model.eval(), size), "untrained": Competitor(untrained.eval(), size)}
+
+
+def load_run(path: Path) -> dict[str, Competitor]:
+    """What a training run wrote: its weights, no weights, and its weights before rounding."""
+    recipe = json.loads(path.read_text())
+    name, arguments = recipe["model"], json.loads(recipe["model_args"])
+    size = (recipe["height"], recipe["height"] * 11 // 16)
     torch.manual_seed(0)
     untrained = gaitzoo.create_model(name, num_classes=0, **arguments)
-    competitors = {
-        name: Competitor(model.eval(), size),
-        "untrained": Competitor(untrained.eval(), size),
-        "energy images": Competitor(EnergyImage(), (64, 44)),
-    }
-    if options.recipe and (options.recipe.parent / "checkpoint.pt").exists():
-        # What was stored in float16 against what it was stored from.
-        checkpoint = torch.load(options.recipe.parent / "checkpoint.pt", weights_only=True)
-        exact = gaitzoo.create_model(name, num_classes=recipe["identities"], **arguments)
-        exact.load_state_dict(checkpoint["model"])
-        competitors["before rounding"] = Competitor(exact.eval(), size)
-    return competitors
+    stored = gaitzoo.create_model(name, num_classes=0, **arguments)
+    stored.load_state_dict(load_file(path.parent / "model.safetensors"))  # back to float32
+    exact = gaitzoo.create_model(name, num_classes=recipe["identities"], **arguments)
+    checkpoint = torch.load(path.parent / "checkpoint.pt", map_location="cpu", weights_only=True)
+    exact.load_state_dict(checkpoint["model"])
+    models = {name: stored, "untrained": untrained, "before rounding": exact}
+    return {title: Competitor(model.eval(), size) for title, model in models.items()}
 
 
 def render(

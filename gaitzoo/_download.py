@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -86,7 +87,9 @@ def _checked_download(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
     assert cfg.hub_id is not None
     assert cfg.filename is not None
     fetch_args = {"revision": cfg.revision, "cache_dir": cache_dir}
-    cached = try_to_load_from_cache(cfg.hub_id, cfg.filename, **fetch_args)
+    cached = None
+    with contextlib.suppress(HFValidationError):  # download says it better
+        cached = try_to_load_from_cache(cfg.hub_id, cfg.filename, **fetch_args)
     original = download(cfg.hub_id, cfg.filename, **fetch_args)
     try:
         check_file(original, cfg)

@@ -102,6 +102,7 @@ def create_model(
     cfg = model_info(name)
     state_dict, path = None, None
     if pretrained:
+        _refuse_other_arguments(cfg, model_args)
         _refuse_missing(cfg)
         _refuse_other_structure(cfg, num_classes, model_args)
         if wants_structure_alone():
@@ -198,10 +199,7 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     return model
 
 
-def _refuse_other_structure(
-    cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]
-) -> None:
-    """Raises for arguments that the weights cannot fit: before they are downloaded."""
+def _refuse_other_arguments(cfg: PretrainedCfg, model_args: dict[str, Any]) -> None:
     for key, value in model_args.items():
         value = tuple(value) if isinstance(value, list) else value
         if key in cfg.model_args and cfg.model_args[key] != value:
@@ -209,6 +207,12 @@ def _refuse_other_structure(
                 f"expected {key}={cfg.model_args[key]!r}, which the weights of {cfg.name} were "
                 f"trained with, got {value!r}; leave it out, or use pretrained=False"
             )
+
+
+def _refuse_other_structure(
+    cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]
+) -> None:
+    """Raises for arguments that the weights cannot fit: before they are downloaded."""
     if num_classes is None and not model_args:
         return
     with structure_alone():

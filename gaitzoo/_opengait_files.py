@@ -146,6 +146,7 @@ DEEPGAITV2_P3D_CFGS = {
         training_data="GREW, 20000 subjects",
         metrics={
             "rank1": 79.4,
+            "mode": "3d",
             "protocol": "GREW test set, scored by its server; published for mode 3d",
         },
         notes="The published number is listed for mode 3d; the size of the file says p3d.",
@@ -157,6 +158,7 @@ DEEPGAITV2_P3D_CFGS = {
         training_data="OU-MVLP, 5153 subjects",
         metrics={
             "rank1": 92.0,
+            "mode": "3d",
             "protocol": "OU-MVLP, identical views excluded; published for mode 3d",
         },
         notes="The published number is listed for mode 3d; the size of the file says p3d.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,9 @@ class PretrainedCfg:
         unavailable: Why there are no weights, and what to do instead.
         notes: Anything a user should know.
 
+    Raises:
+        ValueError: If a field has another type, or a value that is not one of those named here.
+
     Example:
         >>> cfg = PretrainedCfg(architecture="dygait", tag="casiab", input_size=(64, 44))
         >>> cfg.name, cfg.has_weights
@@ -133,10 +137,7 @@ class PretrainedCfg:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        if self.embedding not in ("before_bn", "after_bn"):
-            raise ValueError(
-                f'expected embedding "before_bn" or "after_bn", got {self.embedding!r}'
-            )
+        _check_cfg(self)
         # Read-only views: every user of a model sees the same cfg.
         object.__setattr__(self, "model_args", MappingProxyType(dict(self.model_args)))
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
@@ -161,6 +162,58 @@ class PretrainedCfg:
         """The fields as plain types, ready for JSON."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {k: dict(v) if isinstance(v, Mapping) else v for k, v in plain.items()}
+
+
+_TEXTS = (
+    "architecture",
+    "tag",
+    "crop",
+    "license",
+    "paper",
+    "origin",
+    "training_data",
+    "unavailable",
+    "notes",
+)
+
+
+def _check_cfg(cfg: PretrainedCfg) -> None:
+    """Raises unless every field is what its users rely on: saved models come from anybody."""
+
+    def refuse(name: str, wanted: str) -> None:
+        raise ValueError(f"expected {name} {wanted}, got {getattr(cfg, name)!r}")
+
+    if cfg.embedding not in ("before_bn", "after_bn"):
+        refuse("embedding", '"before_bn" or "after_bn"')
+    if cfg.distance not in ("euclidean", "cosine"):
+        refuse("distance", '"euclidean" or "cosine"')
+    for name in _TEXTS:
+        if not isinstance(getattr(cfg, name), str):
+            refuse(name, "as text")
+    for name in ("hub_id", "filename", "revision", "sha256"):
+        if not isinstance(getattr(cfg, name), str | None):
+            refuse(name, "as text or None")
+    for name in ("model_args", "metrics"):
+        value = getattr(cfg, name)
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            refuse(name, "as a mapping with names as keys")
+    if not isinstance(cfg.reproduced, bool):
+        refuse("reproduced", "as True or False")
+    if type(cfg.num_classes) is not int or cfg.num_classes < 0:
+        refuse("num_classes", "as a whole number of 0 or more")
+    if cfg.size is not None and (type(cfg.size) is not int or cfg.size < 0):
+        refuse("size", "as bytes, a whole number, or None")
+    size, values = cfg.input_size, cfg.value_range
+    if not _is_pair_of(size, (int,)) or min(size) < 1:
+        refuse("input_size", "as (height, width) in pixels")
+    if not _is_pair_of(values, (int, float)) or not -math.inf < values[0] < values[1] < math.inf:
+        refuse("value_range", "as two finite numbers, the lower first")
+
+
+def _is_pair_of(value: object, kinds: tuple[type, ...]) -> bool:
+    return (
+        isinstance(value, tuple | list) and len(value) == 2 and all(type(v) in kinds for v in value)
+    )
 
 
 def _rebuild_cfg(fields: dict[str, Any]) -> PretrainedCfg:

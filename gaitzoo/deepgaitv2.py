@@ -31,8 +31,7 @@ from gaitzoo._opengait_files import (
 )
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
 from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
-from gaitzoo.outputs import GaitOutput
-from gaitzoo.resblocks import Freezable, ResidualBackbone
+from gaitzoo.resblocks import MaxPooled, ResidualBackbone
 
 __all__ = [
     "DeepGaitV2",
@@ -49,7 +48,7 @@ __all__ = [
 ]
 
 
-class DeepGaitV2(Freezable, GaitModel):
+class DeepGaitV2(MaxPooled, GaitModel):
     """DeepGaitV2: a residual network, the maximum over time, horizontal bands, a BN neck.
 
     Source: https://arxiv.org/abs/2303.03301; what differs is listed at the top of this file.
@@ -95,15 +94,13 @@ class DeepGaitV2(Freezable, GaitModel):
         part_bins: tuple[int, ...] = (16,),
         embedding: str = "fc",
     ) -> None:
-        if embedding not in ("fc", "bnneck"):
-            raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
-        super().__init__(embedding="before_bn" if embedding == "fc" else "after_bn")
+        super().__init__(embedding=self.side_of(embedding))
         self._name_architecture(f"deepgaitv2_{mode}")
         self.in_channels = in_channels
         self.embedding = embedding
         self.backbone = ResidualBackbone(mode, layers, channels, in_channels)
         self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling(tuple(part_bins))
+        self.part_pool = HorizontalPyramidPooling(part_bins)
         self.num_parts = self.part_pool.num_parts
         self.num_features = channels[2]
         self.part_fc = PartLinear(self.num_parts, channels[3], self.num_features)
@@ -141,12 +138,6 @@ class DeepGaitV2(Freezable, GaitModel):
                 "got torch.uint8, which is read as 0..255 and scaled to 0..1; convert with .float()"
             )
         return self.backbone(x, lengths, self._run), lengths
-
-    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
-        """Pools over time and bands and embeds every part."""
-        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
-        after_bn, logits = self.neck(parts)
-        return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)
 
 
 class GaitBase(DeepGaitV2):
@@ -254,11 +245,12 @@ def _new_key(key: str) -> str | None:
 
 
 def _deepgaitv2(mode: str, model_args: dict[str, object]) -> DeepGaitV2:
-    if model_args.get("mode", mode) != mode:
-        raise ValueError(
-            f"expected mode={mode!r} for deepgaitv2_{mode}, got {model_args['mode']!r}; create "
-            f"deepgaitv2_{model_args['mode']} instead"
-        )
+    wanted = model_args.get("mode", mode)
+    if wanted != mode:
+        advice = "leave it out"
+        if wanted in ("2d", "3d", "p3d"):
+            advice = f"create deepgaitv2_{wanted} instead"
+        raise ValueError(f"expected mode={mode!r} for deepgaitv2_{mode}, got {wanted!r}; {advice}")
     return DeepGaitV2(**{**model_args, "mode": mode})  # pyright: ignore[reportArgumentType]
 
 

@@ -166,11 +166,12 @@ class FrozenLLM(nn.Module):
             first = words(torch.full_like(lengths[:, None], self.bos_token_id))
             sentence, count = torch.cat([first, sentence], dim=1), lengths + 1
         mask = (torch.arange(sentence.shape[1], device=sentence.device) < count[:, None]).long()
-        # Transformers looks into the mask, which has no values there.
-        padding = None if mask.device.type == "meta" else mask
+        if mask.device.type == "meta":
+            # Transformers looks into masks of rows, which have no values there.
+            mask = mask[:, None, None].expand(-1, 1, mask.shape[1], -1).bool()
         with self._checkpointed_layers():
             hidden = self.model(
-                inputs_embeds=sentence, attention_mask=padding, use_cache=False
+                inputs_embeds=sentence, attention_mask=mask, use_cache=False
             ).last_hidden_state
         if self.bos_token_id is not None:
             hidden = hidden[:, 1:]
@@ -235,7 +236,7 @@ def fingerprint(module: nn.Module) -> str:
 def _build(llm: Any, revision: str | None, dtype: str | None, attention: str | None) -> Any:
     import transformers
 
-    arguments = {} if attention is None else {"attn_implementation": attention}
+    arguments: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if isinstance(llm, transformers.PreTrainedModel):
         if revision is not None or attention is not None:
             raise ValueError(

@@ -1,8 +1,8 @@
 """GaitLLM: a frozen language model reads the sentence that a walk's key frames make.
 
 Paper: Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025
-(pp. 3460-3469; S. Yang, J. Wang, S. Hou, X. Liu, C. Cao, L. Wang, Y. Huang). No code of the authors is known, and
-nothing of it is contained here.
+(pp. 3460-3469; S. Yang, J. Wang, S. Hou, X. Liu, C. Cao, L. Wang, Y. Huang). No code of the authors
+is known, and nothing of it is contained here.
 
 Differences from upstream: unknown. What is known of the paper is its pipeline: frozen encoder,
 spatial tokenizer, peak token finder, motion clip assembler, frozen language model, projector,
@@ -213,7 +213,7 @@ class GaitLLM(GaitModel):
         self.num_features = embed_dim or getattr(self.encoder, "num_features", 256)
         own_neck = getattr(self.encoder, "neck", None)
         self.part_fc = PartLinear(self.num_parts, channels, self.num_features)
-        self.neck: PartBNNeck = PartBNNeck(
+        self.neck = PartBNNeck(
             self.num_parts, self.num_features, num_classes, getattr(own_neck, "order", "channel")
         )
         self._start_head(warm_start_head)

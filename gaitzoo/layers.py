@@ -367,8 +367,11 @@ class SharedBNNeck(nn.Module):
 def _classifier(
     neck: PartBNNeck | SharedBNNeck, num_classes: int, normalized: bool
 ) -> PartLinear | None:
-    if num_classes < 0:
-        raise ValueError(f"expected num_classes >= 0 (0 = no classifier), got {num_classes}")
+    if type(num_classes) is not int or num_classes < 0:
+        raise ValueError(
+            "expected num_classes as a whole number, num_classes >= 0 (0 = no classifier), got "
+            f"{num_classes!r}"
+        )
     if num_classes == 0:
         return None
     classifier = PartLinear(neck.num_parts, neck.channels, num_classes, normalized)

@@ -19,11 +19,15 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
+from gaitzoo._checks import check_features, shape_of
+from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.outputs import GaitOutput
 from gaitzoo.sequence import mask_fill
 
 __all__ = [
     "FrameWise",
     "Freezable",
+    "MaxPooled",
     "ResidualBackbone",
     "ResidualBlock2d",
     "ResidualBlock3d",
@@ -41,6 +45,10 @@ class FrameWise(nn.Module):
         x: ``[N, C, T, H, W]``, any values.
         returns: ``[N, C', T, H', W']``.
 
+    Raises:
+        TypeError: If ``x`` is no tensor of floats.
+        ValueError: If it has other axes or no frame.
+
     Example:
         >>> FrameWise(torch.nn.Conv2d(1, 8, kernel_size=3, stride=2))(
         ...     torch.rand(2, 1, 9, 65, 45)
@@ -54,6 +62,7 @@ class FrameWise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the frames after the block."""
+        check_features(x, None)
         return _as_sequences(self.block(_as_frames(x)), x.shape[0])
 
 
@@ -71,6 +80,10 @@ class ResidualBlock2d(nn.Module):
         x: ``[B, C_in, H, W]``, any values.
         returns: ``[B, C_out, H', W']``, zero or more; ``H' = ceil(H / stride)``.
 
+    Raises:
+        TypeError: If ``x`` is no tensor of floats.
+        ValueError: If an argument is no positive whole number, or axes or channels do not fit.
+
     Example:
         >>> ResidualBlock2d(4, 8, stride=2)(torch.rand(2, 4, 64, 44)).shape
         torch.Size([2, 8, 32, 22])
@@ -78,6 +91,7 @@ class ResidualBlock2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
@@ -91,6 +105,7 @@ class ResidualBlock2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the features plus the shortcut."""
+        _check_images(x, self.conv1.in_channels)
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
@@ -112,6 +127,11 @@ class ResidualBlock3d(nn.Module):
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
         returns: ``[N, C_out, T, H', W']``; frames past the end hold no meaning.
 
+    Raises:
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If an argument is no positive whole number, or axes, channels or lengths do
+            not fit.
+
     Example:
         >>> ResidualBlock3d(4, 8, stride=2)(torch.rand(2, 4, 9, 64, 44)).shape
         torch.Size([2, 8, 9, 32, 22])
@@ -119,6 +139,7 @@ class ResidualBlock3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
         steps = (1, stride, stride)
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, steps, padding=1, bias=False)
         self.bn1 = nn.BatchNorm3d(out_channels)
@@ -128,6 +149,7 @@ class ResidualBlock3d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the shortcut."""
+        check_features(x, self.conv1.in_channels, lengths)
         x = mask_fill(x, lengths)
         y = mask_fill(F.relu(self.bn1(self.conv1(x))), lengths)
         y = self.bn2(self.conv2(y))
@@ -150,6 +172,11 @@ class ResidualBlockP3d(nn.Module):
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
         returns: ``[N, C_out, T, H', W']``; frames past the end hold no meaning.
 
+    Raises:
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If an argument is no positive whole number, or axes, channels or lengths do
+            not fit.
+
     Example:
         >>> ResidualBlockP3d(4, 8, stride=2)(torch.rand(2, 4, 9, 64, 44)).shape
         torch.Size([2, 8, 9, 32, 22])
@@ -157,6 +184,7 @@ class ResidualBlockP3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.temporal_conv = nn.Conv3d(
@@ -169,6 +197,7 @@ class ResidualBlockP3d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the shortcut."""
+        check_features(x, self.conv1.in_channels, lengths)
         y = F.relu(self.bn1(self.conv1(_as_frames(x))))
         y = mask_fill(_as_sequences(y, x.shape[0]), lengths)
         y = F.relu(y + self.temporal_bn(self.temporal_conv(y)))
@@ -204,8 +233,9 @@ class ResidualBackbone(nn.Module):
         returns: ``[N, channels[3], T, H / 4, W / 4]``, both rounded up.
 
     Raises:
-        ValueError: If ``mode`` is unknown, or ``layers`` or ``channels`` are no four positive
-            numbers.
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If ``mode`` is unknown, ``layers`` or ``channels`` are no four positive
+            numbers, or axes, channels or lengths do not fit.
 
     Example:
         >>> backbone = ResidualBackbone("p3d", (1, 1, 1, 1), (4, 4, 8, 8))
@@ -221,16 +251,15 @@ class ResidualBackbone(nn.Module):
         in_channels: int = 1,
     ) -> None:
         super().__init__()
-        if mode not in _BLOCKS:
+        if not isinstance(mode, str) or mode not in _BLOCKS:
             raise ValueError(f'expected mode "2d", "3d" or "p3d", got {mode!r}')
         for name, numbers in (("layers", layers), ("channels", channels)):
-            if len(numbers) != 4 or any(not isinstance(n, int) or n < 1 for n in numbers):
-                raise ValueError(
-                    f"expected {name} as four positive whole numbers, got {tuple(numbers)}"
-                )
-        if not isinstance(in_channels, int) or in_channels < 1:
+            given = isinstance(numbers, tuple | list)
+            if not given or len(numbers) != 4 or any(type(n) is not int or n < 1 for n in numbers):
+                raise ValueError(f"expected {name} as four positive whole numbers, got {numbers!r}")
+        if type(in_channels) is not int or in_channels < 1:
             raise ValueError(f"expected in_channels >= 1, got {in_channels!r}")
-        self.mode = mode
+        self.mode, self.in_channels = mode, in_channels
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
             nn.BatchNorm2d(channels[0]),
@@ -240,11 +269,9 @@ class ResidualBackbone(nn.Module):
         before = channels[0]
         for i, (depth, width, stride) in enumerate(zip(layers, channels, _STRIDES, strict=True)):
             block = ResidualBlock2d if i == 0 else _BLOCKS[mode]
-            widths = [before] + [width] * (depth - 1)
+            first = block(before, width, stride)
             self.layers.append(
-                nn.ModuleList(
-                    block(w, width, stride if j == 0 else 1) for j, w in enumerate(widths)
-                )
+                nn.ModuleList(first if j == 0 else block(width, width) for j in range(depth))
             )
             before = width
 
@@ -261,6 +288,7 @@ class ResidualBackbone(nn.Module):
             lengths: See the class.
             run: Calls a block; a model puts its gradient checkpointing here.
         """
+        check_features(x, self.in_channels, lengths)
         frames = run(self.stem, _as_frames(x))
         num_frame_layers = len(self.layers) if self.mode == "2d" else 1
         for layer in self.layers[:num_frame_layers]:
@@ -315,6 +343,67 @@ class Freezable(nn.Module):
             return nullcontext(), _statistics_kept(block)
 
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+class MaxPooled(Freezable):
+    """The head of GaitBase: maximum over time, horizontal bands, a matrix per band, a BN neck.
+
+    Mixed into models that hold these four. Source: https://arxiv.org/abs/2211.06597, Sec. 4.
+
+    Attributes:
+        embedding: What is compared: ``"fc"``, the part vectors before batch norm, or
+            ``"bnneck"``, after it.
+    """
+
+    embedding: str
+    temporal_pool: TemporalMax
+    part_pool: HorizontalPyramidPooling
+    part_fc: PartLinear
+    neck: PartBNNeck
+
+    @staticmethod
+    def side_of(embedding: str) -> str:
+        """The words of a cfg for an ``embedding``.
+
+        Args:
+            embedding: ``"fc"`` or ``"bnneck"``.
+
+        Raises:
+            ValueError: If it is neither.
+
+        Example:
+            >>> MaxPooled.side_of("fc")
+            'before_bn'
+        """
+        if embedding not in ("fc", "bnneck"):
+            raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
+        return "before_bn" if embedding == "fc" else "after_bn"
+
+    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Pools over time and bands and embeds every part."""
+        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
+        after_bn, logits = self.neck(parts)
+        return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)
+
+
+def _check_sizes(in_channels: int, out_channels: int, stride: int) -> None:
+    sizes = (in_channels, out_channels, stride)
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(
+            "expected in_channels, out_channels and stride as positive whole numbers, got "
+            f"{', '.join(map(repr, sizes))}"
+        )
+
+
+def _check_images(x: Tensor, channels: int) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected images [B, {channels}, H, W] of floats, got {got}")
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(
+            f"expected images [B, {channels}, H, W], got {shape_of(x)}; FrameWise runs the block "
+            "on the frames of [N, C, T, H, W]"
+        )
 
 
 @contextmanager

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from gaitzoo._base import GaitModel, init_weights
 from gaitzoo._registry import PretrainedCfg, register_model
 from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
-from gaitzoo.outputs import GaitOutput
-from gaitzoo.resblocks import FrameWise, Freezable
+from gaitzoo.resblocks import FrameWise, MaxPooled
 
 __all__ = ["TimmFrames", "timm_frames", "timm_frames_tiny"]
 
@@ -39,8 +38,20 @@ _TIMM_ERRORS = (
     ValueError,
 )
 
+# What timm.create_model takes, but backbone_args may not: it could run code or change the frames.
+_OWN_ARGUMENTS = {
+    "in_chans": "use in_channels",
+    "img_size": "use input_size",
+    "out_indices": "use out_index",
+    "features_only": "it is always on",
+    "checkpoint_path": "load your file into timm's network and copy the state dict",
+    "cache_dir": "set HF_HOME",
+    "device": "move the model with .to(...)",
+    "dtype": "convert the model with .to(...)",
+}
 
-class TimmFrames(Freezable, GaitModel):
+
+class TimmFrames(MaxPooled, GaitModel):
     """A timm network on every frame, the maximum over time, horizontal bands, a BN neck.
 
     The network must give maps ``[N, C, H, W]``: convolutional ones do, and those transformers
@@ -70,7 +81,8 @@ class TimmFrames(Freezable, GaitModel):
         pretrained_backbone: Start from timm's weights, which timm downloads. A model saved
             afterwards carries its own weights and never downloads them again.
         backbone_args: More arguments for ``timm.create_model``, for example
-            ``{"output_stride": 8}``.
+            ``{"output_stride": 8}``. Those that have another name here, files of weights and
+            places are refused.
 
     Shapes:
         silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8 0..255; ``[N, C, T, H, W]`` for any
@@ -79,8 +91,11 @@ class TimmFrames(Freezable, GaitModel):
         returns: :class:`GaitOutput` with ``embeddings [N, P, channels]``.
 
     Raises:
-        ValueError: If timm has no such model, it gives no maps, cannot read frames of
-            ``input_size``, or the bands do not divide the map's rows.
+        ValueError: If an argument has none of the values named here, timm has no such model or no
+            weights for it, it gives no maps, cannot read frames of ``input_size``, or the bands
+            do not divide the map's rows.
+        TypeError: If ``pretrained_backbone`` is not ``True`` or ``False``.
+        ConnectionError: If timm cannot get the weights.
 
     Example:
         >>> model = TimmFrames(backbone="test_resnet", num_classes=0, channels=8).eval()
@@ -104,12 +119,15 @@ class TimmFrames(Freezable, GaitModel):
         pretrained_backbone: bool = False,
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
-        if embedding not in ("fc", "bnneck"):
-            raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
-        if len(input_size) != 2 or any(not isinstance(n, int) or n < 1 for n in input_size):
-            raise ValueError(f"expected input_size as (height, width) in pixels, got {input_size}")
+        _check_arguments(backbone, in_channels, input_size, out_index, channels)
+        if not isinstance(pretrained_backbone, bool):
+            raise TypeError(
+                f"expected pretrained_backbone=True or False, got {pretrained_backbone!r}; a tag "
+                "of timm's is part of the name, as in backbone='resnet18.a1_in1k'"
+            )
+        _check_backbone_args(backbone_args)
         height, width = input_size
-        super().__init__(embedding="before_bn" if embedding == "fc" else "after_bn")
+        super().__init__(embedding=self.side_of(embedding))
         # Saved weights replace timm's: building the model again must not download them.
         self.model_args["pretrained_backbone"] = False
         self.in_channels = in_channels
@@ -121,7 +139,7 @@ class TimmFrames(Freezable, GaitModel):
         self.frames = FrameWise(_OneMap(network))
         self.temporal_pool = TemporalMax()
         self.part_pool = HorizontalPyramidPooling(
-            (_default_bins(rows),) if part_bins is None else tuple(part_bins)
+            (_default_bins(rows),) if part_bins is None else part_bins
         )
         wrong = [bins for bins in self.part_pool.part_bins if rows % bins]
         if wrong:
@@ -157,11 +175,21 @@ class TimmFrames(Freezable, GaitModel):
             x = _with_margins(x, self.grid_size)
         return self._run(self.frames, x), lengths
 
-    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
-        """Pools over time and bands and embeds every part."""
-        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
-        after_bn, logits = self.neck(parts)
-        return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory in training, by timm's own means where the network has them.
+
+        timm computes each stage or block again. Networks without such means are computed again
+        as a whole. timm's way counts the statistics of batch norms twice per step.
+
+        Args:
+            enable: Whether to compute again.
+        """
+        network = self.frames.block.network
+        for owner in (network, getattr(network, "model", None)):
+            if hasattr(owner, "set_grad_checkpointing"):
+                owner.set_grad_checkpointing(enable)  # pyright: ignore
+                return
+        super().set_grad_checkpointing(enable)
 
 
 class _OneMap(nn.Module):
@@ -219,6 +247,8 @@ class _Builder:
             wanted = min(_FEWEST_ROWS, max(rows))
             level = max(i for i, count in enumerate(rows) if count >= wanted)
             out_index = list(network.feature_info.out_indices)[level]
+        if pretrained:
+            _check_has_weights(self.name)
         return self._create(pretrained, out_indices=(out_index,))
 
     def _create(self, pretrained: bool, **arguments: Any) -> Any:
@@ -234,6 +264,11 @@ class _Builder:
                 in_chans=self.in_channels,
                 **{**arguments, **self.arguments},
             )
+        except OSError as error:
+            raise ConnectionError(
+                f"cannot get timm's weights of {self.name!r}: {error}; is the network up, is "
+                "HF_HUB_OFFLINE set? pretrained_backbone=False starts from random weights"
+            ) from error
         except _TIMM_ERRORS as error:
             raise ValueError(
                 f"expected a timm backbone that gives feature maps, got {self.name!r}, which timm "
@@ -251,9 +286,10 @@ class _Builder:
             maps = network(weight.new_zeros(1, self.in_channels, height, width))
         except _TIMM_ERRORS as error:
             raise ValueError(
-                f"expected a timm backbone that reads frames of {height}x{width} pixels, got "
-                f"{self.name!r}, which does not: {error}; give a larger input_size or an early "
-                "out_index, or choose another backbone"
+                "expected a timm backbone that reads frames of "
+                f"{self.input_size[0]}x{self.input_size[1]} pixels, got {self.name!r}, which does "
+                f"not (tried with margins up to {height}x{width}): {error}; give a larger "
+                "input_size or an early out_index, or choose another backbone"
             ) from error
         network.train()
         if any(not isinstance(one, Tensor) or one.ndim != 4 for one in maps):
@@ -281,13 +317,69 @@ def _has_fixed_size(name: str) -> bool:
             f"unknown timm model {name!r}; closest names: {', '.join(closest)}. "
             "timm.list_models() gives all"
         )
+    architecture, _, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tags:
+        raise ValueError(
+            f"unknown tag {tag!r} of the timm model {architecture!r}; expected one of: "
+            f"{', '.join(known.partition('.')[2] for known in tags) or 'none'}"
+        )
     cfg = timm.get_pretrained_cfg(name)
     return cfg is not None and cfg.fixed_input_size
 
 
+def _check_has_weights(name: str) -> None:
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        raise ValueError(
+            f"expected a timm backbone with weights for pretrained_backbone=True, got {name!r}, "
+            "for which timm has none; timm.list_models(pretrained=True) gives all that have, "
+            "pretrained_backbone=False starts from random weights"
+        )
+
+
+def _check_arguments(
+    backbone: str,
+    in_channels: int,
+    input_size: tuple[int, int],
+    out_index: int | None,
+    channels: int,
+) -> None:
+    if not isinstance(backbone, str):
+        raise ValueError(f"expected backbone as the name of a timm model, got {backbone!r}")
+    for name, size in (("in_channels", in_channels), ("channels", channels)):
+        if type(size) is not int or size < 1:
+            raise ValueError(f"expected {name} as a positive whole number, got {size!r}")
+    pair = isinstance(input_size, tuple | list) and len(input_size) == 2
+    if not pair or any(type(n) is not int or n < 1 for n in input_size):
+        raise ValueError(f"expected input_size as (height, width) in pixels, got {input_size!r}")
+    if out_index is not None and type(out_index) is not int:
+        raise ValueError(f"expected out_index as a whole number or None, got {out_index!r}")
+
+
+def _check_backbone_args(backbone_args: Mapping[str, Any] | None) -> None:
+    if backbone_args is None:
+        return
+    if not isinstance(backbone_args, Mapping) or not all(isinstance(k, str) for k in backbone_args):
+        raise ValueError(
+            "expected backbone_args as a mapping of timm.create_model's arguments, got "
+            f"{backbone_args!r}"
+        )
+    for key in backbone_args:
+        advice = _OWN_ARGUMENTS.get(key)
+        if key.startswith("pretrained"):
+            advice = "use pretrained_backbone=True and a tag in backbone"
+        if advice is not None:
+            raise ValueError(f"expected backbone_args without {key!r}, got it; {advice}")
+
+
 def _grid_step(network: nn.Module) -> int:
     """What sizes must be multiples of: patches leave out pixels that fill none."""
-    patches = getattr(getattr(network, "model", network), "patch_embed", None)
+    model = getattr(network, "model", network)
+    patches = getattr(model, "patch_embed", None)
+    patches = patches or getattr(getattr(model, "encoder", None), "patch_embed", None)
     patch = getattr(patches, "patch_size", None) or _GRID
     patch = patch if isinstance(patch, int) else patch[0]
     return patch if _GRID % patch else _GRID

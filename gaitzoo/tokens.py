@@ -102,7 +102,7 @@ class SpatialTokenizer(nn.Module):
         self.feature_size = (feature_size[0], feature_size[1])
         self.patches = PatchEmbed(
             img_size=None,
-            patch_size=(patch_size[0], patch_size[1]),
+            patch_size=(patch_size[0], patch_size[1]),  # pyright: ignore[reportArgumentType]
             in_chans=in_channels,
             embed_dim=dim,
             dynamic_img_pad=True,
@@ -304,9 +304,11 @@ class PeakTokenFinder(nn.Module):
         count = self._count(lengths, is_peak)
         chosen = torch.arange(num_frames, device=scores.device) < count[:, None]
         keep = torch.zeros_like(chosen).scatter(1, order, chosen)
-        time = torch.arange(num_frames, device=scores.device)
-        index = torch.where(keep, time, num_frames).sort(dim=1).values[:, : self.width(num_frames)]
-        index = torch.where(index < num_frames, index, 0)
+        # Every kept frame goes to the place that its rank in time says, the others to one too many.
+        width = self.width(num_frames)
+        place = torch.where(keep, keep.cumsum(dim=1) - 1, width)
+        time = torch.arange(num_frames, device=scores.device).expand_as(place)
+        index = place.new_zeros(place.shape[0], width + 1).scatter(1, place, time)[:, :-1]
         return PeakTokens(scores=scores, is_peak=is_peak, keep=keep, index=index, lengths=count)
 
     def width(self, num_frames: int) -> int:
@@ -319,7 +321,7 @@ class PeakTokenFinder(nn.Module):
             most = (num_frames + 1) // 2
         else:
             share = self._share
-            most = -(-num_frames * share.numerator // share.denominator)
+            most = (num_frames * share.numerator + share.denominator - 1) // share.denominator
         return most if self.max_keep is None else min(most, self.max_keep)
 
     def weigh(self, tokens: Tensor, peaks: PeakTokens) -> Tensor:

@@ -97,8 +97,7 @@ def test_parameters_of_each_stage():
 # ------------------------------------------------------- the authors' files, by their sizes
 
 # What each file must hold besides the network's own numbers: "momentum" = one more float per
-# parameter (SGD), "none" = the network alone; and the bytes that are left unexplained by a file
-# written today with the same content (other versions of torch name a few more or fewer things).
+# parameter (SGD), "none" = the network alone.
 FILES = {
     "deepgaitv2_p3d.gait3d": ("deepgaitv2_p3d_22", "momentum"),
     "deepgaitv2_p3d.grew": ("deepgaitv2_p3d_22", "momentum"),
@@ -391,6 +390,35 @@ def test_blocks_by_loops(make, widths_and_stride):
     torch.testing.assert_close(run(x), wanted)
 
 
+@pytest.mark.parametrize("make", [ResidualBlock2d, ResidualBlock3d, ResidualBlockP3d])
+def test_blocks_say_what_they_take(make):
+    for sizes in ((0, 4), (4, -1), (4, 4, 0), (4.0, 4), (True, 4)):
+        with pytest.raises(ValueError, match="in_channels, out_channels and stride as positive"):
+            make(*sizes)
+    block = make(2, 3)
+    axes = "BHW" if make is ResidualBlock2d else "NTHW"
+    shape = [2] * len(axes)
+    with pytest.raises(ValueError, match=rf"expected .*\[{axes[0]}, 2, "):
+        block(torch.rand(*shape[:1], 5, *shape[1:]))
+    with pytest.raises(ValueError, match=rf"expected .*\[{axes[0]}, 2, "):
+        block(torch.rand(*shape))
+    with pytest.raises(TypeError, match="of floats, got torch.uint8"):
+        block(torch.zeros(*shape[:1], 2, *shape[1:], dtype=torch.uint8))
+    if make is not ResidualBlock2d:
+        with pytest.raises(ValueError, match="lengths from 1 to 2"):
+            block(torch.rand(2, 2, 2, 4, 4), torch.tensor([3, 1]))
+
+
+def test_backbone_and_frame_wise_say_what_they_take():
+    backbone = ResidualBackbone("p3d", (1, 1, 1, 1), (4, 4, 6, 8))
+    with pytest.raises(ValueError, match=r"map \[N, 1, T, H, W\]"):
+        backbone(torch.rand(2, 3, 4, 16, 12))
+    with pytest.raises(TypeError, match="lengths as an int64 tensor"):
+        backbone(torch.rand(2, 1, 4, 16, 12), torch.tensor([4.0, 2.0]))
+    with pytest.raises(ValueError, match=r"map \[N, C, T, H, W\]"):
+        FrameWise(torch.nn.Identity())(torch.rand(2, 3, 16, 12))
+
+
 def test_frame_wise_is_a_loop_over_frames():
     block = torch.nn.Conv2d(2, 3, kernel_size=3, stride=2)
     x = torch.randn(2, 2, 4, 9, 7)
@@ -522,6 +550,14 @@ def test_label_maps_must_be_floats():
         ({"embedding": "emb2"}, 'embedding "fc" or "bnneck", got \'emb2\''),
         ({"part_bins": ()}, "part_bins as a tuple"),
         ({"num_classes": -1}, "num_classes >= 0"),
+        ({"num_classes": "7"}, "num_classes as a whole number, .* got '7'"),
+        ({"num_classes": 7.0}, "num_classes as a whole number, .* got 7.0"),
+        ({"num_classes": True}, "num_classes as a whole number, .* got True"),
+        ({"layers": 4}, "layers as four positive whole numbers, got 4"),
+        ({"layers": (1, True, 1, 1)}, "layers as four positive"),
+        ({"channels": 64}, "channels as four positive whole numbers, got 64"),
+        ({"part_bins": 16}, "part_bins as a tuple"),
+        ({"mode": ["2d"]}, 'mode "2d", "3d" or "p3d", got'),
     ],
 )
 def test_bad_arguments(model_args, message):
@@ -538,6 +574,8 @@ def test_bands_that_do_not_divide_the_map():
 def test_an_entry_has_one_mode():
     with pytest.raises(ValueError, match="create deepgaitv2_3d instead"):
         gaitzoo.create_model("deepgaitv2_2d", mode="3d")
+    with pytest.raises(ValueError, match="got '4d'; leave it out"):
+        gaitzoo.create_model("deepgaitv2_2d", mode="4d")
     for mode in ("2d", "3d", "p3d"):
         model = gaitzoo.create_model(f"deepgaitv2_{mode}", **SMALL)
         assert model.backbone.mode == mode

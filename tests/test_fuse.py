@@ -228,7 +228,10 @@ def test_compiled_models_are_models(monkeypatch):
     assert isinstance(fused, gaitzoo.GaitBase)
 
 
-@pytest.mark.parametrize("name", TINY)
+# The others are built of the same fused blocks.
+@pytest.mark.parametrize(
+    "name", ["deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "dygait_tiny", "hstl_tiny"]
+)
 @torch.no_grad()
 def test_compiles_without_graph_breaks(name):
     fused = fuse_for_inference(make(name))

@@ -112,7 +112,7 @@ def test_shapes_and_parameter_totals_of_the_full_model():
 def test_other_encoders_swap_in_by_name():
     with torch.device("meta"):
         for name in ("gaitbase", "deepgaitv2_2d", "deepgaitv2_3d"):
-            model = gaitzoo.create_model("gaitllm", encoder=name, num_classes=0)
+            model = gaitzoo.create_model("gaitllm", encoder=name, num_classes=0).eval()
             assert model(torch.empty(1, 1, 64, 44)).embeddings.shape == (1, 17, 256)
             features, _ = model.forward_features(torch.empty(1, 1, 64, 44))
             assert features.shape == (1, 512, 1, 16, 11)
@@ -445,6 +445,28 @@ def test_nobody_has_published_weights(tag):
     cfg = gaitzoo.model_info(f"gaitllm.{tag}")
     assert not cfg.reproduced
     assert gaitzoo.is_model(cfg.model_args["encoder"])
+
+
+# ---------------------------------------------------------------------- export
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_short_contexts_export_for_one_number_of_frames_only():
+    model = tiny(llm=LLMS["gpt2"]).eval()
+    example = (torch.rand(2, 9, 16, 12), torch.tensor([9, 5]))
+    sequences = torch.export.Dim("N", min=1, max=64)
+    frames = torch.export.Dim("T", min=6, max=100)
+    with pytest.raises(Exception, match="Constraints violated"):
+        torch.export.export(
+            model, example, dynamic_shapes=({0: sequences, 1: frames}, {0: sequences})
+        )
+    program = torch.export.export(
+        model, example, dynamic_shapes=({0: sequences}, {0: sequences})
+    ).module()
+    batch, lengths = torch.rand(3, 9, 16, 12), torch.tensor([9, 1, 4])
+    found, wanted = program(batch, lengths), model(batch, lengths)
+    assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
 
 
 # ---------------------------------------------------------------------- bad input

@@ -175,6 +175,47 @@ def test_files_other_than_the_cfgs_are_not_read(world, monkeypatch, changes, mes
     world.refused(ValueError, message)
 
 
+def damage_the_cache(world):
+    world.load()
+    shutil.rmtree(world.home / "assets")
+    blobs = [path for path in (world.home / "hub").rglob("blobs/*") if path.is_file()]
+    (blob,) = [path for path in blobs if path.stat().st_size == len(world.content)]
+    blob.write_bytes(flip(world.content))
+    return blob
+
+
+def test_a_damaged_download_is_fetched_once_more(world):
+    blob = damage_the_cache(world)
+    asked = world.hub.count("GET", FILE)
+    world.check(world.load())
+    assert world.hub.count("GET", FILE) > asked
+    assert blob.read_bytes() == world.content
+
+
+def test_a_damaged_download_is_named_where_there_is_no_hub(world):
+    blob = damage_the_cache(world)
+    world.hub.stop()
+    world.refused(ValueError, rf"expected {re.escape(str(blob.resolve()))} .* Delete it")
+    blob.unlink()
+    world.refused(ConnectionError, "not in the cache")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"nonsense": 1}, TypeError, "nonsense"),
+        ({"num_classes": -1}, ValueError, "num_classes >= 0"),
+        ({"num_classes": "7"}, ValueError, "num_classes as a whole number, .* got '7'"),
+        ({"num_classes": True}, ValueError, "num_classes as a whole number, .* got True"),
+        ({"in_channels": 3}, ValueError, "wired.test were trained with, got in_channels=3"),
+        ({"channels": (4, 4, 4)}, ValueError, "expected channels="),
+    ],
+)
+def test_arguments_are_checked_before_the_download(world, arguments, kind, message):
+    world.refused(kind, message, **arguments)
+    assert world.hub.requests == []
+
+
 @pytest.mark.parametrize("right_hash", [True, False])
 def test_hostile_pickles_run_nothing(world, monkeypatch, right_hash):
     marker = world.home / "hostile"

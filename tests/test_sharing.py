@@ -1,9 +1,11 @@
 """Models saved, pushed to a Hub, loaded from there, and their cards."""
 
+import json
 from pathlib import Path
 
 import pytest
-from hub_world import ARGS, open_world
+import torch
+from hub_world import ARGS, Hostile, open_world
 
 import gaitzoo
 from gaitzoo.dygait import DyGait
@@ -79,16 +81,26 @@ class TestSharing:
         [
             ('"dygait"', '"moon"'),
             ('"part_bins"', '"depth"'),
-            ('"before_bn"', '"sideways"'),
             ('"after_bn"', '"sideways"'),
+            ('"after_bn"', '"before_bn"'),
+            ('"channels": [', '"channels": [4611686018427387904, '),
+            ('"license": "unknown"', '"license": 3'),
+            ('"value_range": [', '"value_range": ["a", '),
+            ('"input_size": [', '"input_size": "ab", "notes": ['),
         ],
     )
     def test_unknown_configurations_are_refused(self, world, before, after):
         saved = save(world.model, world.home / "saved")["config.json"].decode()
-        if before in saved:
-            (world.home / "saved" / "config.json").write_text(saved.replace(before, after))
-            with pytest.raises(ValueError, match=r"does not describe a .* can build"):
-                gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
+        assert before in saved
+        (world.home / "saved" / "config.json").write_text(saved.replace(before, after))
+        with pytest.raises(ValueError, match=r"does not describe a .* can build"):
+            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
+
+    def test_deeply_nested_configurations_are_refused(self, world):
+        save(world.model, world.home / "saved")
+        (world.home / "saved" / "config.json").write_text("[" * 100_000)
+        with pytest.raises(ValueError, match=r"config\.json is damaged"):
+            gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")
 
     @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
     def test_push_and_load_again(self, world):
@@ -161,3 +173,56 @@ class TestCard:
         assert "| Classes | 0 |" in self.card(other, world.home / "a")
         assert gaitzoo.create_model(f"local-dir:{world.home / 'a'}").num_classes == 0
         assert len(list((world.home / "a").iterdir())) == 3
+
+
+def saved_with(folder, model, **changes):
+    """A saved model whose configuration somebody has changed."""
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"].update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": [200_000] * 4}, "of another shape"),
+        ({"channels": [2**62] * 4}, "does not describe"),
+        ({"layers": [1, 1, 1, 10_000]}, "at most 50,000 tensors"),
+        ({"layers": [1, 1, 1, 2**62]}, "at most 50,000 tensors|does not describe"),
+        ({"part_bins": [2**62]}, "does not describe"),
+    ],
+)
+def test_no_memory_is_taken_for_strange_sizes(changes, message, tmp_path):
+    name = saved_with(tmp_path, gaitzoo.create_model("deepgaitv2_p3d_tiny"), **changes)
+    with pytest.raises(ValueError, match=message):
+        gaitzoo.create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 0}, "channels as a positive"),
+        ({"channels": -1}, "channels as a positive"),
+        ({"backbone": "resnet18.moon"}, "unknown tag 'moon'"),
+        ({"backbone": "resnet18"}, "hold exactly the parameters"),
+    ],
+)
+def test_strange_timm_networks_are_refused(changes, message, tmp_path):
+    name = saved_with(tmp_path, gaitzoo.create_model("timm_frames_tiny"), **changes)
+    with pytest.raises(ValueError, match=message):
+        gaitzoo.create_model(name)
+
+
+def test_hostile_configurations_run_nothing(tmp_path):
+    marker = tmp_path / "hostile"
+    torch.save({"state_dict": Hostile(marker)}, tmp_path / "evil.pth")
+    hostile = {
+        "pretrained_backbone": True,
+        "backbone_args": {"checkpoint_path": str(tmp_path / "evil.pth")},
+    }
+    name = saved_with(tmp_path / "saved", gaitzoo.create_model("timm_frames_tiny"), **hostile)
+    with pytest.raises(ValueError, match="backbone_args without 'checkpoint_path'"):
+        gaitzoo.create_model(name)
+    assert not marker.exists()

@@ -21,6 +21,15 @@ BACKBONES = {
 }
 
 
+def without_weights():
+    """A network for which timm has no weights."""
+    for name in timm.list_models("resnet*"):
+        cfg = timm.get_pretrained_cfg(name)
+        if cfg is None or not cfg.has_weights:
+            return name
+    raise AssertionError("timm has weights for every resnet")
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.no_grad()
 def test_backbones_give_one_band_per_row_and_keep_the_length_law(backbone):
@@ -95,16 +104,24 @@ def test_other_input_channels():
     assert model(torch.rand(2, 3, 4, 64, 44)).embeddings.shape == (2, 8, 8)
 
 
-def test_pretrained_weights_are_timms(tmp_path):
+def with_weights_of_timm(monkeypatch, path):
+    """Gives timm's test_resnet weights that lie in a file."""
+    real = timm.create_model
+
+    def create(name, pretrained=False, **args):
+        overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if pretrained else {}
+        return real(name, pretrained=pretrained, **args, **overlay)
+
+    monkeypatch.setattr(timm, "create_model", create)
+
+
+def test_pretrained_weights_are_timms(tmp_path, monkeypatch):
     source = timm.create_model("test_resnet")
     path = tmp_path / "photographs.pth"
     torch.save(source.state_dict(), path)
+    with_weights_of_timm(monkeypatch, path)
     model = gaitzoo.create_model(
-        "timm_frames",
-        backbone="test_resnet",
-        num_classes=0,
-        pretrained_backbone=True,
-        backbone_args={"pretrained_cfg_overlay": {"file": str(path)}},
+        "timm_frames", backbone="test_resnet", num_classes=0, pretrained_backbone=True
     )
     ours = dict(model.frames.block.network.named_parameters())
     for key, value in source.named_parameters():
@@ -115,6 +132,68 @@ def test_pretrained_weights_are_timms(tmp_path):
             assert torch.equal(ours[key], value), key
     # The model carries these weights from now on and never asks for them again.
     assert model.model_args["pretrained_backbone"] is False
+
+
+def test_weights_that_timm_cannot_get():
+    # Tests are offline.
+    with pytest.raises(ConnectionError, match=r"weights of 'test_resnet'.*HF_HUB_OFFLINE"):
+        TimmFrames(backbone="test_resnet", pretrained_backbone=True)
+    name = without_weights()
+    with pytest.raises(ValueError, match=f"backbone with weights .* got '{name}'"):
+        TimmFrames(backbone=name, pretrained_backbone=True)
+    for given in ("yes", 1, None):
+        with pytest.raises(TypeError, match="pretrained_backbone=True or False, got"):
+            TimmFrames(backbone="test_resnet", pretrained_backbone=given)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "checkpoint_path",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_model_args",
+        "cache_dir",
+        "in_chans",
+        "img_size",
+        "features_only",
+        "out_indices",
+        "device",
+        "dtype",
+    ],
+)
+def test_backbone_args_leave_weights_and_frames_alone(argument, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(ValueError, match=f"backbone_args without '{argument}'"):
+        TimmFrames(backbone="test_resnet", backbone_args={argument: "evil.pth"})
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_gradient_checkpointing_is_timms_own(backbone):
+    model = TimmFrames(backbone=backbone, num_classes=0, channels=8).train()
+    network = model.frames.block.network
+    owner = network if backbone == "test_resnet" else network.model
+    clip = torch.rand(2, 2, 64, 44)
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        assert owner.grad_checkpointing == enable
+        assert not model.grad_checkpointing
+        model.zero_grad()
+        model(clip).embeddings.square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-3, atol=1e-4)
+
+
+def test_networks_without_gradient_checkpointing_are_computed_again(monkeypatch):
+    model = TimmFrames(backbone="test_resnet", num_classes=0, channels=8)
+    for kind in type(model.frames.block.network).__mro__:
+        if "set_grad_checkpointing" in vars(kind):
+            monkeypatch.delattr(kind, "set_grad_checkpointing")
+    model.set_grad_checkpointing()
+    assert model.grad_checkpointing
 
 
 def test_frozen_backbone_keeps_its_statistics():
@@ -143,6 +222,20 @@ def test_frozen_backbone_keeps_its_statistics():
             {"backbone": "test_resnet", "backbone_args": {"depth": 3}},
             "cannot build as one: .*depth",
         ),
+        ({"backbone": "test_resnet", "channels": 0}, "channels as a positive whole number, got 0"),
+        ({"backbone": "test_resnet", "channels": -1}, "channels as a positive .* got -1"),
+        ({"backbone": "test_resnet", "in_channels": 0}, "in_channels as a positive .* got 0"),
+        ({"backbone": "test_resnet", "in_channels": True}, "in_channels as a positive"),
+        (
+            {"backbone": "test_resnet", "input_size": 64},
+            r"input_size as \(height, width\).* got 64",
+        ),
+        ({"backbone": "test_resnet", "part_bins": 8}, "part_bins as a tuple"),
+        ({"backbone": "test_resnet", "out_index": "2"}, "out_index as a whole number or None"),
+        ({"backbone": "test_resnet", "num_classes": "7"}, "num_classes as a whole .* got '7'"),
+        ({"backbone": "test_resnet", "backbone_args": 3}, "backbone_args as a mapping"),
+        ({"backbone": None}, "backbone as the name of a timm model, got None"),
+        ({"backbone": "resnet18.moon"}, "unknown tag 'moon' of the timm model 'resnet18'.*a1_in1k"),
     ],
 )
 def test_what_cannot_be_built_says_why(model_args, message):

@@ -19,8 +19,8 @@ from gaitzoo.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
 from gaitzoo.export import export_onnx
 from gaitzoo.files import SequencePath, find_sequences, load_silhouettes
-from gaitzoo.fuse import fuse_for_inference
 from gaitzoo.frozen_llm import FrozenLLM
+from gaitzoo.fuse import fuse_for_inference
 from gaitzoo.gaitllm import GaitLLM
 from gaitzoo.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.layers import (

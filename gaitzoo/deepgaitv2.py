@@ -22,7 +22,7 @@ import re
 import torch
 from torch import Tensor
 
-from gaitzoo._base import GaitModel, init_weights
+from gaitzoo._base import init_weights
 from gaitzoo._opengait_files import (
     DEEPGAITV2_2D_CFGS,
     DEEPGAITV2_3D_CFGS,
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-class DeepGaitV2(MaxPooled, GaitModel):
+class DeepGaitV2(MaxPooled):
     """DeepGaitV2: a residual network, the maximum over time, horizontal bands, a BN neck.
 
     Source: https://arxiv.org/abs/2303.03301; what differs is listed at the top of this file.

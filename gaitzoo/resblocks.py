@@ -19,8 +19,9 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
+from gaitzoo._base import GaitModel
 from gaitzoo._checks import check_features, shape_of
-from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.layers import HorizontalPyramidPooling, PartLinear, TemporalMax
 from gaitzoo.outputs import GaitOutput
 from gaitzoo.sequence import mask_fill
 
@@ -345,10 +346,10 @@ class Freezable(nn.Module):
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
 
-class MaxPooled(Freezable):
+class MaxPooled(Freezable, GaitModel):
     """The head of GaitBase: maximum over time, horizontal bands, a matrix per band, a BN neck.
 
-    Mixed into models that hold these four. Source: https://arxiv.org/abs/2211.06597, Sec. 4.
+    Base of models that hold these four. Source: https://arxiv.org/abs/2211.06597, Sec. 4.
 
     Attributes:
         embedding: What is compared: ``"fc"``, the part vectors before batch norm, or
@@ -359,7 +360,6 @@ class MaxPooled(Freezable):
     temporal_pool: TemporalMax
     part_pool: HorizontalPyramidPooling
     part_fc: PartLinear
-    neck: PartBNNeck
 
     @staticmethod
     def side_of(embedding: str) -> str:

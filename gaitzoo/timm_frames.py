@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gaitzoo._base import GaitModel, init_weights
+from gaitzoo._base import init_weights
 from gaitzoo._registry import PretrainedCfg, register_model
 from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.resblocks import FrameWise, MaxPooled
@@ -51,7 +51,7 @@ _OWN_ARGUMENTS = {
 }
 
 
-class TimmFrames(MaxPooled, GaitModel):
+class TimmFrames(MaxPooled):
     """A timm network on every frame, the maximum over time, horizontal bands, a BN neck.
 
     The network must give maps ``[N, C, H, W]``: convolutional ones do, and those transformers

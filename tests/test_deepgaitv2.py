@@ -402,7 +402,7 @@ def test_blocks_say_what_they_take(make):
         block(torch.rand(*shape[:1], 5, *shape[1:]))
     with pytest.raises(ValueError, match=rf"expected .*\[{axes[0]}, 2, "):
         block(torch.rand(*shape))
-    with pytest.raises(TypeError, match="of floats, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"of floats, got torch\.uint8"):
         block(torch.zeros(*shape[:1], 2, *shape[1:], dtype=torch.uint8))
     if make is not ResidualBlock2d:
         with pytest.raises(ValueError, match="lengths from 1 to 2"):

@@ -40,9 +40,7 @@ def test_pretrained_lists_only_names_with_weights():
 def test_unknown_names_are_answered_with_known_ones():
     with pytest.raises(ValueError, match=r"unknown model 'digait'; closest names: dygait"):
         gaitzoo.create_model("digait")
-    with pytest.raises(
-        ValueError, match=r"unknown tag 'moon' of 'dygait'; expected one of: "
-    ):
+    with pytest.raises(ValueError, match=r"unknown tag 'moon' of 'dygait'; expected one of: "):
         gaitzoo.create_model("dygait.moon")
     with pytest.raises(ValueError, match=r"'hf-hub:org/repo'.*'local-dir:org/repo'"):
         gaitzoo.create_model("org/repo")

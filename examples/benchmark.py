@@ -124,6 +124,7 @@ def measure(
     peaks: dict[torch.dtype, float],
 ) -> list[Row]:
     """Runs every way of one model ``rounds`` times, in turns."""
+    torch.compiler.reset()  # the compiler keeps a few graphs only, for all models together
     model = create(name).to(device)
     clips, labels = walkers(num_clips, model.pretrained_cfg.input_size)
     runs = {way: prepared(model, way, clips, device) for way in ways}

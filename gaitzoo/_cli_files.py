@@ -147,6 +147,13 @@ def check_output(
             f"expected an existing folder to write {path.name} into, got {path.parent}; "
             "make it first"
         )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write into {path.parent} ({error.strerror}); choose another folder"
+        ) from error
     inputs = {sequence.path.resolve() for sequence in sequences}
     if checkpoint is not None:
         inputs.add(Path(checkpoint).resolve())

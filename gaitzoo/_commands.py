@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tabulate import tabulate
 from torch import Tensor
 
-from gaitzoo._checkpoint import structure_alone
+from gaitzoo._checkpoint import structure_alone, write_safetensors
 from gaitzoo._cli_files import (
     Clips,
     check_output,
@@ -127,7 +126,7 @@ def run_embed(options: argparse.Namespace) -> None:
         "model": options.model,
         "weights": weights,
     }
-    write(output, lambda path: save_file({"embeddings": embeddings}, path, metadata))
+    write_safetensors(output, {"embeddings": embeddings}, metadata)
     print(f"{output}: embeddings {list(embeddings.shape)} for {len(sequences)} sequence(s)")
 
 

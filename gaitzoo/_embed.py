@@ -46,6 +46,7 @@ def embed(
     ``gaitzoo.create_transform(model)``: raw masks are cropped to the person and resized,
     height-normalised ones are cut, ready ones taken as they are. Sequences are then sorted by
     length, padded and run in batches in eval mode; the model is left in the mode it was in.
+    Threads may share a model that is in eval mode already.
 
     A sequence too long for ``max_memory`` is cut into overlapping pieces, with equal results, by
     models in which a frame's influence on others ends: DeepGaitV2, GaitBase, HSTL and timm
@@ -70,8 +71,8 @@ def embed(
         ``sequences``.
 
     Raises:
-        ValueError: If there is no sequence, or one of them is no silhouette sequence (the message
-            says which and why).
+        ValueError: If there is no sequence, one of them is no silhouette sequence (the message
+            says which and why), or the model takes other modalities than silhouettes.
         MemoryError: If one sequence alone does not fit into memory.
 
     Example:
@@ -82,6 +83,7 @@ def embed(
         torch.Size([3, 6, 4])
     """
     _check_arguments(model, sequences, batch_frames, max_memory)
+    _check_place(device, dtype)
     found: dict[int, Tensor] = {}
     total = len(sequences) if hasattr(sequences, "__len__") else None  # pyright: ignore
     with (
@@ -105,6 +107,13 @@ def _check_arguments(
 ) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, got {type(model).__name__}; see create_model")
+    if next(model.parameters(), None) is None:
+        raise ValueError("expected a model with parameters, got one without any")
+    if getattr(model, "in_channels", 1) != 1:
+        raise ValueError(
+            f"expected a model of one-channel silhouettes, got in_channels={model.in_channels}; "
+            "call the model itself on batches [N, C, T, H, W]"
+        )
     for name, value in (("batch_frames", batch_frames), ("max_memory", max_memory)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"expected {name} >= 1 or None, got {value!r}")
@@ -113,6 +122,20 @@ def _check_arguments(
             f"expected an iterable of sequences, got one of shape {list(sequences.shape)}; "
             "put it into a list"
         )
+
+
+def _check_place(device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"expected dtype torch.bfloat16, torch.float16 or None, got {dtype!r}; for float64 "
+            "call model.double() first"
+        )
+    try:
+        target = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"expected a device such as 'cpu' or 'cuda:0', got {device!r}") from error
+    if target is not None and target.type == "meta":
+        raise ValueError("expected a device that computes, got 'meta', where weights are lost")
 
 
 def _embeddings(
@@ -253,7 +276,11 @@ class _Runner:
 
     def _run_whole(self, sequences: list[Tensor]) -> Tensor:
         if len({sequence.dtype for sequence in sequences}) > 1:
-            sequences = [s / 255 if s.dtype == torch.uint8 else s.float() for s in sequences]
+            # As the model itself would do with each of them alone.
+            own = next(self.model.parameters()).dtype
+            sequences = [
+                s.to(own) / 255 if s.dtype == torch.uint8 else s.to(own) for s in sequences
+            ]
         silhouettes, lengths = pad_sequences(sequences)
         padded_lengths = None
         if bool((lengths != lengths[0]).any()):

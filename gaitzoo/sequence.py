@@ -8,6 +8,7 @@ infinities and NaN in the padding do no harm. The time axis is axis 2 (``[N, C, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -135,10 +136,12 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
     if start is None:
         return over_time(x, torch.mean).unsqueeze(2)
     assert lengths is not None
-    total = over_time(mask_fill(x[:, :, start:], lengths - start), torch.sum).unsqueeze(2)
+    # Sums of half-precision numbers overflow long before their means do.
+    add_up = partial(torch.sum, dtype=torch.promote_types(x.dtype, torch.float32))
+    total = over_time(mask_fill(x[:, :, start:], lengths - start), add_up).unsqueeze(2)
     if start:
-        total = total + over_time(x[:, :, :start], torch.sum).unsqueeze(2)
-    return total / lengths.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        total = total + over_time(x[:, :, :start], add_up).unsqueeze(2)
+    return (total / lengths.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
 
 
 def masked_max(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -281,3 +281,30 @@ def test_batches_are_made_while_the_one_before_is_computed(model):
         events.append(numbers[0])
     # The first one is measured, not computed.
     assert events == ["computed"] * 3 + [0, "computed", 1, 2]
+
+
+def test_refused_places_and_types(model):
+    for dtype in (torch.float64, torch.int32, "bfloat16"):
+        with pytest.raises(
+            ValueError, match=r"expected dtype torch\.bfloat16, torch\.float16 or None"
+        ):
+            gaitzoo.embed(model, clips(4), dtype=dtype, progress=False)
+    with pytest.raises(ValueError, match="expected a device such as 'cpu'"):
+        gaitzoo.embed(model, clips(4), device="foo", progress=False)
+    with pytest.raises(ValueError, match="weights are lost"):
+        gaitzoo.embed(model, clips(4), device="meta", progress=False)
+    assert next(model.parameters()).device.type == "cpu"
+    with pytest.raises(ValueError, match="without any"):
+        gaitzoo.embed(torch.nn.Identity(), clips(4), progress=False)
+    three = gaitzoo.create_model("dygait_tiny", num_classes=0, in_channels=3)
+    with pytest.raises(ValueError, match="got in_channels=3"):
+        gaitzoo.embed(three, clips(4), progress=False)
+
+
+def test_types_mixed_in_a_batch_change_nothing_in_float64(model):
+    model = model.double()
+    sequences = [clips(6)[0], torch.rand(6, 16, 12, dtype=torch.float64), torch.rand(6, 16, 12)]
+    together = gaitzoo.embed(model, sequences, progress=False)
+    for i, sequence in enumerate(sequences):
+        alone = gaitzoo.embed(model, [sequence], progress=False)[0]
+        assert relative_error(together[i], alone) < 1e-12

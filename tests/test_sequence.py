@@ -100,3 +100,11 @@ def test_padding_keeps_every_frame():
 def test_padding_refuses(sequences, message):
     with pytest.raises(ValueError, match=message):
         pad_sequences(sequences)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_of_half_precision_do_not_overflow(dtype):
+    x = torch.full((2, 1, 3000, 1), 40.0, dtype=dtype)
+    means = masked_mean(x, torch.tensor([3000, 2999]))
+    assert means.dtype == dtype
+    assert means.flatten().tolist() == [40.0, 40.0]

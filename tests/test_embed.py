@@ -285,9 +285,7 @@ def test_batches_are_made_while_the_one_before_is_computed(model):
 
 def test_refused_places_and_types(model):
     for dtype in (torch.float64, torch.int32, "bfloat16"):
-        with pytest.raises(
-            ValueError, match=r"expected dtype torch\.bfloat16, torch\.float16 or None"
-        ):
+        with pytest.raises(ValueError, match=r"expected dtype torch\.bfloat16, "):
             gaitzoo.embed(model, clips(4), dtype=dtype, progress=False)
     with pytest.raises(ValueError, match="expected a device such as 'cpu'"):
         gaitzoo.embed(model, clips(4), device="foo", progress=False)

@@ -554,6 +554,7 @@ def _forgive_frozen(module: Any, keys: Any) -> None:
 
 def _cfg(**fields: object) -> PretrainedCfg:
     return PretrainedCfg(
+        license="none: there are no weights",
         paper=_PAPER,
         unavailable=(
             "nobody has published weights of GaitLLM. Train adapters and head yourself on a frozen "

@@ -244,7 +244,8 @@ class SilhouetteTransform:
             ValueError: If shape or values are out of range, or all raw masks are empty.
 
         Example:
-            >>> SilhouetteTransform((64, 44)).align(torch.ones(2, 64, 64)).dtype
+            >>> mask = torch.ones(2, 64, 64, dtype=torch.bool)
+            >>> SilhouetteTransform((64, 44)).align(mask).dtype
             torch.uint8
         """
         height, width = self.input_size

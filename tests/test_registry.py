@@ -97,7 +97,8 @@ def test_every_tag_says_what_people_must_know(name):
     for tag in gaitzoo.list_tags(name):
         cfg = gaitzoo.model_info(f"{name}.{tag}")
         assert cfg.license != "unknown" or not (cfg.metrics or cfg.has_weights)
-        assert cfg.paper.startswith("https://") or not cfg.metrics
+        # A link, or the citation where there is no link.
+        assert len(cfg.paper) > 20 or not cfg.metrics
         assert len(cfg.input_size) == 2
         assert cfg.num_classes > 0
         if cfg.metrics:

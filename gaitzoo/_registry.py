@@ -290,7 +290,7 @@ def find_architecture(name: str) -> Architecture:
             f"unknown model {name!r}; for a Hub repository write 'hf-hub:{name}', for a folder on "
             f"disk write 'local-dir:{name}'"
         )
-    closest = difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.0)
+    closest = difflib.get_close_matches(name.lower(), _ARCHITECTURES, n=3, cutoff=0.0)
     raise ValueError(
         f"unknown model {name!r}; closest names: {', '.join(closest) or 'none'}. "
         "gaitzoo.list_models() gives all"
@@ -315,9 +315,9 @@ def model_info(name: str) -> PretrainedCfg:
         >>> model_info("dygait.gait3d").input_size
         (128, 88)
     """
-    architecture_name, _, tag = name.partition(".")
+    architecture_name, dot, tag = name.partition(".")
     architecture = find_architecture(architecture_name)
-    tag = tag or architecture.default_tag
+    tag = tag if dot else architecture.default_tag
     if tag not in architecture.cfgs:
         raise ValueError(
             f"unknown tag {tag!r} of {architecture_name!r}; expected one of: "
@@ -333,9 +333,9 @@ def is_model(name: str) -> bool:
         >>> is_model("dygait"), is_model("dygait.casiab"), is_model("resnet50")
         (True, True, False)
     """
-    architecture, _, tag = name.partition(".")
+    architecture, dot, tag = name.partition(".")
     known = _ARCHITECTURES.get(architecture)
-    return known is not None and (not tag or tag in known.cfgs)
+    return known is not None and (not dot or tag in known.cfgs)
 
 
 def list_tags(architecture: str) -> list[str]:

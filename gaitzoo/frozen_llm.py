@@ -246,7 +246,8 @@ def _build(llm: Any, revision: str | None, dtype: str | None, attention: str | N
         base = llm.base_model
         return base if dtype is None else base.to(_DTYPES[dtype])
     number = _DTYPES[dtype or "float32"]
-    on_meta = torch.get_default_device().type == "meta"
+    # torch.get_default_device does not see the block of a device in all versions.
+    on_meta = torch.empty(0).device.type == "meta"
     if isinstance(llm, str) and not on_meta:
         # transformers 4.56 renamed it; the old word still works but warns.
         version = tuple(int(n) for n in transformers.__version__.split(".")[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,4 +33,7 @@ class GaitOutput:
 
 
 # An unregistered dataclass cannot be the output of an exported program.
-torch.export.register_dataclass(GaitOutput, serialized_type_name="gaitzoo.GaitOutput")
+with warnings.catch_warnings():
+    # torch 2.6 warns of the name of one of its own functions.
+    warnings.simplefilter("ignore", FutureWarning)
+    torch.export.register_dataclass(GaitOutput, serialized_type_name="gaitzoo.GaitOutput")

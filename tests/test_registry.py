@@ -28,6 +28,7 @@ def test_names_with_and_without_tags():
     assert gaitzoo.list_models("nothing*") == []
     assert gaitzoo.is_model("dygait.grew")
     assert not gaitzoo.is_model("dygait.moon")
+    assert not gaitzoo.is_model("dygait.")
 
 
 def test_pretrained_lists_only_names_with_weights():
@@ -46,6 +47,10 @@ def test_unknown_names_are_answered_with_known_ones():
         gaitzoo.create_model("org/repo")
     with pytest.raises(ValueError, match="unknown model"):
         gaitzoo.list_tags("moon")
+    with pytest.raises(ValueError, match="unknown tag ''"):
+        gaitzoo.model_info("dygait.")
+    with pytest.raises(ValueError, match="closest names: dygait"):
+        gaitzoo.create_model("DYGAIT")
 
 
 def test_tags_bring_their_structure_and_arguments_replace_it():

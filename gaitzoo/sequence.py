@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gaitzoo._checks import check_lengths, shape_of
+from gaitzoo._checks import shape_of
 
 __all__ = [
     "lengths_to_mask",
@@ -266,6 +266,4 @@ def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
                 "example with gaitzoo.create_transform(model)"
             )
     lengths = torch.tensor([sequence.shape[0] for sequence in sequences])
-    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), check_lengths(
-        lengths, len(sequences), int(lengths.max())
-    )
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths

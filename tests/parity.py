@@ -66,3 +66,34 @@ def golden_errors(name, model_name, tmp_path, cases=None, **model_args):
 def _as_batch(x):
     """Golden inputs with channels are [n, s, c, h, w]; ours are [N, C, T, H, W]."""
     return x.transpose(1, 2) if x.ndim == 5 else x
+
+
+_BATCH_NORM_WEIGHTS = ("Bn.weight", "BNNecks.bn1d.weight")
+
+
+def sine_fill(shapes):
+    """The closed-form weights of the published reference sums; order is that of the names."""
+    filled = {}
+    for k, (key, shape) in enumerate(sorted(shapes.items())):
+        size = torch.Size(shape).numel()
+        wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + k).reshape(shape)
+        if key.endswith(("running_mean", "num_batches_tracked")):
+            filled[key] = torch.zeros(shape, dtype=torch.float64)
+        elif key.endswith("running_var"):
+            filled[key] = torch.ones(shape, dtype=torch.float64)
+        elif key.endswith(".p"):
+            filled[key] = torch.full(shape, 6.5, dtype=torch.float64)
+        elif len(shape) == 1:
+            filled[key] = 0.1 * wave + (1.0 if key in _BATCH_NORM_WEIGHTS else 0.0)
+        elif key.endswith("fc_bin"):
+            filled[key] = wave / shape[1] ** 0.5
+        else:
+            filled[key] = wave / (size / shape[0]) ** 0.5
+    return filled
+
+
+def sine_frames(frames):
+    """The closed-form frames of the published reference sums: ``[1, T, 64, 44]`` of 0 and 1."""
+    j = torch.arange(frames * 64 * 44, dtype=torch.float64)
+    silhouettes = (torch.sin(0.011 * j + 0.002 * j**2 / 2816) > 0).double()
+    return silhouettes.reshape(1, frames, 64, 44)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import relative_error
-from parity import filled_weights, golden_doc, golden_errors
+from parity import filled_weights, golden_doc, golden_errors, sine_fill, sine_frames
 
 import gaitzoo
 from gaitzoo import DAM, DyGait, DyGaitBlock
@@ -31,27 +31,6 @@ from gaitzoo.dygait import DyGaitStage, convert_checkpoint
 )
 def test_outputs_equal_the_authors(golden, name, model_args, cases, tmp_path):
     assert golden_errors(golden, name, tmp_path, cases, **model_args) < 1e-5
-
-
-def sine_fill(shapes):
-    """The closed-form weights of the published reference sums; order is that of the names."""
-    filled = {}
-    for k, (key, shape) in enumerate(sorted(shapes.items())):
-        size = torch.Size(shape).numel()
-        wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + k).reshape(shape)
-        if key.endswith("running_mean") or key.endswith("num_batches_tracked"):
-            filled[key] = torch.zeros(shape, dtype=torch.float64)
-        elif key.endswith("running_var"):
-            filled[key] = torch.ones(shape, dtype=torch.float64)
-        elif key.endswith(".p"):
-            filled[key] = torch.full(shape, 6.5, dtype=torch.float64)
-        elif len(shape) == 1:
-            filled[key] = 0.1 * wave + (1.0 if key.endswith("bn1d.weight") else 0.0)
-        elif key.endswith("fc_bin"):
-            filled[key] = wave / shape[1] ** 0.5
-        else:
-            filled[key] = wave / (size / shape[0]) ** 0.5
-    return filled
 
 
 @pytest.mark.parametrize(
@@ -107,9 +86,7 @@ def test_deep_network_gives_the_reference_sums(frames, sums, picked):
     narrow = {k: [5 if d == 12 else d for d in shape] for k, shape in shapes.items()}
     narrow = {k: [{32: 8, 992: 248}.get(d, d) for d in shape] for k, shape in narrow.items()}
     model.load_state_dict(convert_checkpoint(sine_fill(narrow)))
-    j = torch.arange(frames * 64 * 44, dtype=torch.float64)
-    silhouettes = (torch.sin(0.011 * j + 0.002 * j**2 / 2816) > 0).double()
-    output = model.eval()(silhouettes.reshape(1, frames, 64, 44))
+    output = model.eval()(sine_frames(frames))
     found = [output.embeddings.sum(), output.embeddings.abs().sum()]
     assert output.logits is not None
     found += [output.logits.sum(), output.logits.abs().sum()]

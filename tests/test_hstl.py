@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from conftest import TOLERANCE, relative_error
 from golden import fill
-from parity import GOLDEN, filled_weights, golden_doc, write_like_the_authors
+from parity import (
+    GOLDEN,
+    filled_weights,
+    golden_doc,
+    sine_fill,
+    sine_frames,
+    write_like_the_authors,
+)
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -109,27 +116,6 @@ def test_outputs_equal_the_authors(tag, cases, tmp_path):
         assert relative_error(output.logits, logits) < 1e-5
 
 
-def sine_fill(shapes):
-    """The closed-form weights of the published reference sums; order is that of the names."""
-    filled = {}
-    for k, (key, shape) in enumerate(sorted(shapes.items())):
-        size = torch.Size(shape).numel()
-        wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + k).reshape(shape)
-        if key.endswith(("running_mean", "num_batches_tracked")):
-            filled[key] = torch.zeros(shape, dtype=torch.float64)
-        elif key.endswith("running_var"):
-            filled[key] = torch.ones(shape, dtype=torch.float64)
-        elif key.endswith(".p"):
-            filled[key] = torch.full(shape, 6.5, dtype=torch.float64)
-        elif len(shape) == 1:
-            filled[key] = 0.1 * wave + (1.0 if key == "Bn.weight" else 0.0)
-        elif key.endswith("fc_bin"):
-            filled[key] = wave / shape[1] ** 0.5
-        else:
-            filled[key] = wave / (size / shape[0]) ** 0.5
-    return filled
-
-
 @pytest.mark.parametrize(
     ("tag", "frames", "total", "absolute", "picked"),
     [
@@ -148,9 +134,7 @@ def sine_fill(shapes):
 def test_networks_give_the_reference_sums(tag, frames, total, absolute, picked):
     model = gaitzoo.create_model(f"hstl.{tag}", num_classes=10).double().eval()
     model.load_state_dict(convert_checkpoint(sine_fill(authors_shapes(tag, 10))))
-    j = torch.arange(frames * 64 * 44, dtype=torch.float64)
-    silhouettes = (torch.sin(0.011 * j + 0.002 * j**2 / 2816) > 0).double()
-    embeddings = model(silhouettes.reshape(1, frames, 64, 44)).embeddings[0]
+    embeddings = model(sine_frames(frames)).embeddings[0]
     found = [embeddings.sum(), embeddings.abs().sum()]
     found += [embeddings[0, 0], embeddings[1, 3], embeddings[-1, -1]]
     assert [f.item() for f in found] == pytest.approx([total, absolute, *picked], abs=1e-6, rel=0)

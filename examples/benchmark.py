@@ -8,8 +8,9 @@ All ways take turns, round by round, so that whatever else the machine does slow
 Ratios are medians over rounds of the ratio within a round. "naive" is what research code does: one
 sequence at a time through the plain model, float32, contiguous.
 
-"of peak" is the arithmetic that a way executes (convolutions and matrix products) per second, over
-the faster of a large matrix product and a large convolution in the same type, timed in this run.
+"of peak" is the arithmetic that a way needs (convolutions and matrix products; padding not counted)
+per second, over the faster of a large matrix product and a large convolution in the same type,
+timed in this run.
 Merged convolutions execute less arithmetic: compare sequences per second first.
 """
 
@@ -90,6 +91,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all numbers here")
     parser.add_argument("--plot", type=Path, help="draw the table here")
     options = parser.parse_args()
+    if options.clips < 4 or options.clips % 2:
+        parser.error(f"expected an even number of clips, 4 or more, got {options.clips}")
+    if options.rounds < 1:
+        parser.error(f"expected one round or more, got {options.rounds}")
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -109,7 +114,12 @@ def main() -> None:
         for name in options.models:
             print(long_clip(name, options.long, device), flush=True)
     if options.json:
-        content = {"machine": machine, "rows": [dataclasses.asdict(row) for row in rows]}
+        content = {
+            "machine": machine,
+            "frames": [LENGTHS[i % len(LENGTHS)] for i in range(options.clips)],
+            "rounds": options.rounds,
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
         options.json.write_text(json.dumps(content, indent=1))
     if options.plot:
         draw(rows, options.plot)
@@ -130,18 +140,22 @@ def measure(
     runs = {way: prepared(model, way, clips, device) for way in ways}
     # The first run pays for compilation and for choosing algorithms.
     embeddings = {way: run() for way, run in runs.items()}
-    peak_bytes = {way: peak_memory(run, device) for way, run in runs.items()}
+    # Runs of their own: giving memory back before them makes them slower.
+    peak_bytes = {way: peak_memory(runs[way], device) for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(rounds):
         # Every other round runs backwards: no way always follows the same one.
         for way in ways if i % 2 == 0 else reversed(ways):
             seconds[way].append(timed(runs[way], device))
+    needed = {
+        True: flops(model, clips),
+        False: flops(gaitzoo.fuse_for_inference(model), clips),
+    }
     rows = []
     for way in ways:
         ratios = [a / b for a, b in zip(seconds["naive"], seconds[way], strict=True)]
         median = statistics.median(seconds[way])
-        executed = gaitzoo.fuse_for_inference(model) if way not in ("naive", "batched") else model
-        speed = flops(executed, clips) / median
+        speed = needed[way in ("naive", "batched")] / median
         found = peak_bytes[way]
         rows.append(
             Row(

@@ -1,6 +1,6 @@
 """Compares walking sequences with a model in an ONNX file: numpy and onnxruntime are enough.
 
-Make the file once, where gaitzoo is installed (pip install onnx onnxscript):
+Make the file once, where gaitzoo is installed (pip install 'gaitzoo[onnx]'):
 
     gaitzoo export dygait.casiab -o dygait.onnx
 
@@ -25,26 +25,31 @@ def main() -> None:
     arguments = parser.parse_args()
 
     session = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
-    height, width = json.loads(session.get_modelmeta().custom_metadata_map["input_size"])
+    facts = session.get_modelmeta().custom_metadata_map
+    height, width = json.loads(facts["input_size"])
+    if json.loads(facts["value_range"]) != [0, 1]:
+        parser.error(f"expected a model that reads values in [0, 1], got {facts['value_range']}")
     clips = [np.load(path) for path in arguments.sequences]
     for path, clip in zip(arguments.sequences, clips, strict=True):
-        if clip.ndim != 3 or clip.shape[1:] != (height, width) or clip.dtype != np.uint8:
+        fits = clip.ndim == 3 and clip.shape[1:] == (height, width) and clip.dtype == np.uint8
+        if not fits or len(clip) == 0:
             parser.error(
-                f"expected uint8 frames [T, {height}, {width}] in {path}, got {clip.dtype} of "
-                f"shape {list(clip.shape)}"
+                f"expected uint8 frames [T, {height}, {width}], one at least, in {path}, got "
+                f"{clip.dtype} of shape {list(clip.shape)}"
             )
 
-    silhouettes, lengths = pad(clips)
+    silhouettes, lengths = pad(clips, json.loads(facts["fewest_frames"]))
     embeddings = session.run(["embeddings"], {"silhouettes": silhouettes, "lengths": lengths})[0]
     distances = part_distances(np.asarray(embeddings), np.asarray(embeddings))
     for path, row in zip(arguments.sequences, distances, strict=True):
         print(path, " ".join(f"{distance:8.4f}" for distance in row))
 
 
-def pad(clips: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One batch ``[N, T, H, W]`` in [0, 1] and ``lengths`` ``[N]``; six frames at least."""
+def pad(clips: list[np.ndarray], fewest_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """One batch ``[N, T, H, W]`` in [0, 1] and ``lengths`` ``[N]``; T is the fewest at least."""
     lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
-    batch = np.zeros((len(clips), max(6, lengths.max()), *clips[0].shape[1:]), dtype=np.float32)
+    shape = (len(clips), max(fewest_frames, lengths.max()), *clips[0].shape[1:])
+    batch = np.zeros(shape, dtype=np.float32)
     for row, clip in zip(batch, clips, strict=True):
         row[: len(clip)] = clip / np.float32(255)
     return batch, lengths

@@ -18,12 +18,13 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
@@ -35,20 +36,27 @@ from gaitzoo.metrics import cross_view_rank1, part_distances
 from gaitzoo.synthetic import SegmentationNoise, SyntheticWalkers, render_walk, sample_identity
 
 CONDITIONS = ("normal", "bag", "coat")
+# Cameras and paces vary so much that nearest neighbours of energy images find few people.
+VARIATION = {"elevation": (0.0, 30.0), "speed": (0.75, 1.25), "view_error": 10.0}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run depends on; written beside its checkpoints."""
+    """Everything a training run depends on; written beside its checkpoints.
+
+    Going on with another recipe is refused.
+    """
 
     output: str
     model: str = "dygait"
     model_args: str = "{}"  # JSON
+    head: str = "own"  # what classifies: the model's "own" neck or an "extra" one, see Network
+    start_from: str = ""  # weights of an earlier run, model.safetensors; "" = random
     identities: int = 2000  # people to train on
     people: int = 8  # P, people in a batch of one process
     walks: int = 4  # K, walks of each of them
     frames: int = 12  # length of a clip
-    height: int = 64  # of the silhouettes, pixels; their width is 11/16 of it
+    height: int = 0  # of the silhouettes, pixels; their width is 11/16 of it; 0 = the model's
     rendered: int = 0  # walks of each person, filmed once and cut differently; 0 = ever new ones
     steps: int = 6000
     learning_rate: float = 1e-3  # highest, after the warm-up
@@ -64,7 +72,7 @@ class Recipe:
     save_every: int = 100
     evaluate_every: int = 500
     evaluate_identities: int = 30
-    mixed_precision: str = "no"  # "bf16" or "fp16" on a GPU
+    mixed_precision: str = "no"  # "bf16" on a GPU
 
 
 class PKSampler(Sampler[list[tuple[int, int]]]):
@@ -94,6 +102,7 @@ AUGMENTATIONS = {
     "perspective": 0.1,
     "erase": 0.05,
     "roughen": 0.1,
+    "coarsen": 0.1,
 }
 
 
@@ -133,6 +142,13 @@ class RenderedWalks(RandomWalks):
         if not self.path.exists():
             self._render_all()
         self.walks = np.load(self.path, mmap_mode="r")
+        wanted = (recipe.identities, recipe.rendered, recipe.frames, *frame_size(recipe))
+        too_small = any(w > found for w, found in zip(wanted, self.walks.shape, strict=True))
+        if too_small or self.walks.shape[3:] != wanted[3:]:
+            raise ValueError(
+                f"expected walks for {wanted} (people, walks, frames, height, width) in "
+                f"{self.path}, got {self.walks.shape}; remove the file to render them again"
+            )
 
     def _render_all(self) -> None:
         recipe, size = self.recipe, frame_size(self.recipe)
@@ -148,14 +164,19 @@ class RenderedWalks(RandomWalks):
 
     def clip(self, label: int, draws: np.random.Generator) -> Tensor:
         """One clip ``[T, H, W]`` of a person, cut out of one of the walks."""
-        walk = self.walks[label, draws.integers(self.walks.shape[1])]
+        walk = self.walks[label, draws.integers(self.recipe.rendered)]
         first = draws.integers(len(walk) - self.recipe.frames + 1)
         return torch.from_numpy(walk[first : first + self.recipe.frames].copy())
 
 
+@cache
 def frame_size(recipe: Recipe) -> tuple[int, int]:
     """Height and width of the silhouettes, pixels."""
-    return recipe.height, recipe.height * 11 // 16
+    if recipe.height:
+        return recipe.height, recipe.height * 11 // 16
+    with torch.device("meta"):
+        model = gaitzoo.create_model(recipe.model, **json.loads(recipe.model_args))
+    return model.pretrained_cfg.input_size
 
 
 def render(recipe: Recipe, label: int, draws: np.random.Generator, frames: int) -> Tensor:
@@ -169,15 +190,58 @@ def render(recipe: Recipe, label: int, draws: np.random.Generator, frames: int) 
     walk = render_walk(
         sample_identity(label),
         frames=frames,
-        view=draws.uniform(-5, 185) % 360,
-        elevation=draws.uniform(-1, 9),
+        view=draws.uniform(-10, 190) % 360,
+        elevation=draws.uniform(-1, 30),
         condition=CONDITIONS[draws.choice(3, p=(0.4, 0.3, 0.3))],
-        speed=draws.uniform(0.88, 1.12),
+        speed=draws.uniform(0.75, 1.25),
         size=frame_size(recipe),
         noise=noise,
         seed=int(draws.integers(2**62)),
     )
     return walk.silhouettes
+
+
+class Network(torch.nn.Module):
+    """A model, and what classifies its embeddings in training.
+
+    The scores of some models (HSTL's) are not normalised and grow only slowly. An extra head, a
+    :class:`gaitzoo.PartBNNeck` that nobody needs after the training, gives cosines from the start.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        arguments, own = json.loads(recipe.model_args), recipe.head == "own"
+        classes = recipe.identities if own else 0
+        self.model = gaitzoo.create_model(recipe.model, num_classes=classes, **arguments)
+        parts, channels = self.model.num_parts, self.model.num_features
+        self.head = (
+            torch.nn.Identity() if own else gaitzoo.PartBNNeck(parts, channels, recipe.identities)
+        )
+        if not own and self.model.pretrained_cfg.embedding != "after_bn":
+            raise ValueError(
+                'expected head="own" for a model whose embeddings come before its batch-norm neck: '
+                f"that neck would not be trained; got {recipe.head!r} for {recipe.model}"
+            )
+        for weight in self.model.parameters():
+            if weight.ndim == 5:  # convolutions over space and time are faster so
+                weight.data = weight.data.to(memory_format=torch.channels_last_3d)
+
+    def start_from(self, path: str) -> None:
+        """Takes the weights of an earlier run, which come without a classifier."""
+        fits = self.model.load_state_dict(load_file(path), strict=False)
+        missing = [key for key in fits.missing_keys if not key.startswith("neck.classifier.")]
+        if missing or fits.unexpected_keys:
+            raise ValueError(
+                f"expected weights of {self.model.architecture} with these model_args in {path}, "
+                f"got some that lack {missing} and have {fits.unexpected_keys} besides"
+            )
+
+    def forward(self, silhouettes: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[N, P, C]`` and scores ``[N, P, K]``."""
+        output = self.model(silhouettes)
+        if output.logits is not None:
+            return output.embeddings, output.logits
+        return output.embeddings, self.head(output.embeddings)[1]
 
 
 def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
@@ -200,17 +264,21 @@ def train(recipe: Recipe, stop_at: int | None = None) -> gaitzoo.GaitModel:
     accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
     output = Path(recipe.output)
     output.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        keep_recipe(output / "recipe.json", recipe)
     torch.manual_seed(recipe.seed)
-    model = gaitzoo.create_model(
-        recipe.model, num_classes=recipe.identities, **json.loads(recipe.model_args)
-    ).to(memory_format=torch.channels_last_3d)
+    network = Network(recipe)
     optimizer = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    step = load_progress(output / "checkpoint.pt", model, optimizer)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    step = load_progress(output / "checkpoint.pt", network, optimizer)
+    if step == 0 and recipe.start_from:
+        network.start_from(recipe.start_from)
+    wrapped, optimizer = accelerator.prepare(network, optimizer)
+    with accelerator.main_process_first():  # one process renders, if that is to be done
+        walks = RenderedWalks(recipe) if recipe.rendered else RandomWalks(recipe)
     loader = DataLoader(
-        RenderedWalks(recipe) if recipe.rendered else RandomWalks(recipe),
+        walks,
         batch_sampler=PKSampler(recipe, step, accelerator.process_index),
         num_workers=recipe.workers,
     )
@@ -225,66 +293,84 @@ def train(recipe: Recipe, stop_at: int | None = None) -> gaitzoo.GaitModel:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * factor
         silhouettes, labels = silhouettes.to(accelerator.device), labels.to(accelerator.device)
-        with accelerator.autocast():
-            result = wrapped(silhouettes)
+        embeddings, logits = wrapped(silhouettes)
         losses = {
             "triplet": triplet(
-                gather_across_processes(result.embeddings), gather_across_processes(labels)
+                gather_across_processes(embeddings), gather_across_processes(labels)
             ),
-            "cross_entropy": cross_entropy(result.logits, labels),
+            "cross_entropy": cross_entropy(logits, labels),
         }
         optimizer.zero_grad()
         accelerator.backward(sum(losses.values()))
-        accelerator.clip_grad_norm_(model.parameters(), 5.0)
+        accelerator.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         step += 1
 
         row = {name: round(value.item(), 4) for name, value in losses.items()}
-        hits = (result.logits.mean(1).argmax(1) == labels).float().mean().item()
+        hits = (logits.mean(1).argmax(1) == labels).float().mean().item()
         bar.set_postfix(row | {"hits": hits}, refresh=False)
         if main:
             log(output, {"step": step, **row, "hits": hits})
             if step % recipe.evaluate_every == 0 or step == recipe.steps:
-                log(output, {"step": step, **evaluate(model, recipe)})
+                log(output, {"step": step, **evaluate(network.model, recipe)})
             if step % recipe.save_every == 0 or step == recipe.steps:
-                save_progress(output / "checkpoint.pt", step, model, optimizer)
+                save_progress(output / "checkpoint.pt", step, network, optimizer)
         if step == stop_at:
             break
     if main and step == recipe.steps:
-        save_weights(model, recipe)
-    return model.eval()
+        save_weights(network.model, output)
+    accelerator.wait_for_everyone()
+    return network.model.eval()
 
 
-def load_progress(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Puts model and optimizer back to a checkpoint; returns its step, 0 without a checkpoint."""
+def keep_recipe(path: Path, recipe: Recipe) -> None:
+    """Writes the recipe, or compares it with that of the run that is to go on."""
+    settings = dataclasses.asdict(recipe)
+    if path.exists():
+        before = json.loads(path.read_text())
+        other = [name for name, value in settings.items() if before.get(name) != value]
+        if other:
+            raise ValueError(
+                f"expected the recipe of the run in {path.parent}, got another "
+                f"{', '.join(other)}; choose another --output, or remove the folder"
+            )
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_progress(path: Path, network: Network, optimizer: torch.optim.Optimizer) -> int:
+    """Puts network and optimizer back to a checkpoint; returns its step, 0 without a checkpoint."""
     if not path.exists():
         return 0
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(checkpoint["model"])
+    network.model.load_state_dict(checkpoint["model"])
+    network.head.load_state_dict(checkpoint["head"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     return checkpoint["step"]
 
 
 def save_progress(
-    path: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, step: int, network: Network, optimizer: torch.optim.Optimizer
 ) -> None:
     """Writes a checkpoint beside the old one, then takes its place: killed or not, one is whole."""
     unfinished = path.with_suffix(".unfinished")
-    checkpoint = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    checkpoint = {
+        "step": step,
+        "model": network.model.state_dict(),
+        "head": network.head.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(checkpoint, unfinished)
     os.replace(unfinished, path)
 
 
-def save_weights(model: gaitzoo.GaitModel, recipe: Recipe) -> None:
-    """Writes `model.safetensors`, float16 and without the classifier, and `recipe.json`."""
-    output = Path(recipe.output)
+def save_weights(model: gaitzoo.GaitModel, output: Path) -> None:
+    """Writes `model.safetensors`, float16 and without the classifier."""
     kept = {
         name: value.half().contiguous() if value.is_floating_point() else value
         for name, value in model.state_dict().items()
         if not name.startswith("neck.classifier.")
     }
     save_file(kept, output / "model.safetensors")
-    (output / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
 
 
 @torch.no_grad()
@@ -296,6 +382,7 @@ def evaluate(model: gaitzoo.GaitModel, recipe: Recipe) -> dict[str, float]:
         frames=24,
         size=frame_size(recipe),
         seed=recipe.seed + 1,  # other people than those with the labels of the training
+        **VARIATION,
     )
     samples = [walkers[index] for index in range(len(walkers))]
     embeddings = embed(model, torch.stack([clip.silhouettes for clip in samples]))

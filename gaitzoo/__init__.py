@@ -33,6 +33,7 @@ from gaitzoo.layers import (
     TemporalMax,
 )
 from gaitzoo.outputs import GaitOutput
+from gaitzoo.peaks import PeakTokenFinder, PeakTokens
 from gaitzoo.preprocess import (
     SilhouetteTransform,
     create_transform,
@@ -46,17 +47,10 @@ from gaitzoo.resblocks import (
     ResidualBlock3d,
     ResidualBlockP3d,
 )
+from gaitzoo.sentences import G2LProjector, L2GProjector, RepresentationAggregator
 from gaitzoo.sequence import pad_sequences
 from gaitzoo.timm_frames import TimmFrames
-from gaitzoo.tokens import (
-    G2LProjector,
-    L2GProjector,
-    MotionClipAssembler,
-    PeakTokenFinder,
-    PeakTokens,
-    RepresentationAggregator,
-    SpatialTokenizer,
-)
+from gaitzoo.tokens import MotionClipAssembler, SpatialTokenizer
 
 __version__ = "0.1.0.dev0"
 

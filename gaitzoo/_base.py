@@ -41,12 +41,16 @@ class GaitModel(nn.Module):
         pretrained_cfg: What is known of its variant or weights.
         min_frames: Frames that the layers need; shorter sequences are played again until they
             have as many.
+        weights_of: Name of the tag whose weights it was given; ``None`` = fresh or from elsewhere.
+        fused: Whether :func:`gaitzoo.fuse_for_inference` made it, so that it can only be run.
         num_features: C of the embeddings.
         num_parts: P of the embeddings.
     """
 
     architecture: ClassVar[str] = ""
     min_frames: int = 1
+    fused: bool = False
+    weights_of: str | None = None
 
     model_args: dict[str, Any]
     pretrained_cfg: PretrainedCfg
@@ -84,8 +88,32 @@ class GaitModel(nn.Module):
         return 0 if classifier is None else classifier.weight.shape[2]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a fresh one for ``num_classes`` identities (0 = none)."""
+        """Replaces the classifier by a fresh one for ``num_classes`` identities (0 = none).
+
+        Raises:
+            ValueError: If a fused model is to get a classifier that would have to be trained, or
+                ``num_classes`` is no whole number of 0 or more.
+        """
+        if num_classes and self.fused:
+            raise ValueError(
+                "expected a plain model to give a fresh classifier, got one from "
+                "fuse_for_inference, which cannot be trained; change the model that it was made "
+                "from and fuse that"
+            )
         self.neck.reset_classifier(num_classes)
+
+    def train(self, mode: bool = True) -> Self:
+        """Puts the model into training mode, or into eval mode with ``False``.
+
+        Raises:
+            ValueError: If a fused model is to be trained.
+        """
+        if mode and self.fused:
+            raise ValueError(
+                "expected a plain model to train, got one from fuse_for_inference, which has no "
+                "batch norms and overwrites its maps; train the model that it was made from"
+            )
+        return super().train(mode)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory in training: blocks are computed again in the backward pass."""
@@ -153,7 +181,7 @@ class GaitModel(nn.Module):
             The folder.
 
         Raises:
-            ValueError: If ``model_card`` names an unknown section.
+            ValueError: If ``model_card`` names an unknown section, or the model is fused.
         """
         from gaitzoo._hub import HubAdapter
 
@@ -180,6 +208,11 @@ class GaitModel(nn.Module):
             token: Hub token; ``None`` = the one logged in.
             branch: Branch to push to; ``None`` = main.
             create_pr: Open a pull request instead of writing to the branch.
+
+        Raises:
+            ValueError: As for :meth:`save_pretrained`, or if ``repo_id`` is no repository name.
+            PermissionError: If the Hub does not let this user write there.
+            ConnectionError: If the Hub answers with another error.
         """
         from gaitzoo._hub import HubAdapter
 

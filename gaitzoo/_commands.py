@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from gaitzoo._base import GaitModel
 from gaitzoo._checkpoint import structure_alone, write_safetensors
 from gaitzoo._cli_files import (
     Clips,
@@ -25,16 +28,21 @@ from gaitzoo._embed import embed
 from gaitzoo._factory import create_model
 from gaitzoo._identify import Identification, Match, identify
 from gaitzoo._registry import PretrainedCfg, list_models, list_tags, model_info
+from gaitzoo.export import check_packages, export_onnx, fewest_frames, whole_files
 from gaitzoo.files import SequencePath
 from gaitzoo.pictures import Panel, contact_sheet, evenly_spaced
+from gaitzoo.sequence import pad_sequences
 
-__all__ = ["DEMO_PICTURE", "run_demo", "run_embed", "run_identify", "run_models"]
+__all__ = ["DEMO_PICTURE", "run_demo", "run_embed", "run_export", "run_identify", "run_models"]
 
 DEMO_PICTURE = "gaitzoo-demo.png"
 _FRAMES_SHOWN = 5
 _MATCHES_SHOWN = 3
 _PROBES_SHOWN = 24
 _DEMO_PROBES_SHOWN = 12
+# Sequences that an exported file is tried on, and how far it may be off.
+_TRIED_LENGTHS = (14, 5, 11)
+_LARGEST_DIFFERENCE = 1e-4
 
 
 def run_models(options: argparse.Namespace) -> None:
@@ -72,8 +80,9 @@ def run_models(options: argparse.Namespace) -> None:
     )
     print(
         "\nParameters include the classifier of the data set. Rank-1 is as published: 'mean' over "
-        "several\nconditions, a mode in brackets if that one was measured instead. 'gaitzoo models "
-        "PATTERN --json'\nsays under which protocol, and all else that is known."
+        "several\nconditions, a mode in brackets if that one was measured instead, (walkers) if "
+        "gaitzoo\nmeasured it on synthetic people. 'gaitzoo models PATTERN --json' says under "
+        "which protocol,\nand all else that is known."
     )
 
 
@@ -100,6 +109,8 @@ def _rank1_column(cfg: PretrainedCfg) -> str:
     rate, mark = cfg.metrics.get("rank1"), ""
     if rate is None:
         rate, mark = cfg.metrics.get("rank1_mean"), " mean"
+    if rate is None:
+        rate, mark = cfg.metrics.get("rank1_walkers"), " (walkers)"
     if "mode" in cfg.metrics:
         mark += f" ({cfg.metrics['mode']})"
     return "" if rate is None else f"{rate}{mark}"
@@ -228,6 +239,86 @@ def _found_as_json(
             for probe, matches, known in zip(probes, found.matches, found.known, strict=True)
         ],
     }
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Writes a model as an ONNX file, tried before it is there."""
+    output = check_output(options.output, [], options.checkpoint, ".onnx")
+    for path in (output, Path(f"{output}.data")):
+        if path.exists() and not options.force:
+            raise FileExistsError(f"{path} exists; choose another file, or replace it with --force")
+    check_packages()
+    model, weights = load_model(options)
+    with whole_files(output) as unfinished:
+        export_onnx(model, unfinished)
+        rows = _describe_graph(unfinished)
+        if importlib.util.find_spec("onnxruntime") is None:
+            tried = "not compared with the model: onnxruntime is not installed"
+        else:
+            difference = _difference_in_onnxruntime(model, unfinished)
+            if not difference <= _LARGEST_DIFFERENCE:
+                raise ValueError(
+                    f"nothing was written: in onnxruntime the embeddings of {options.model} are "
+                    f"off by {difference:.1e} of the largest, expected {_LARGEST_DIFFERENCE} at "
+                    "most; are the weights those of a trained model?"
+                )
+            tried = f"largest difference to the model in onnxruntime: {difference:.1e} of the "
+            tried += f"largest embedding ({len(_TRIED_LENGTHS)} sequences)"
+        files = sorted(unfinished.parent.iterdir())
+        sizes = [(output.parent / file.name, file.stat().st_size) for file in files]
+    for path, size in sizes:
+        print(f"{path}: {size / 1e6:.2f} MB, {options.model} ({weights})")
+    print()
+    print(tabulate(rows, ("", "name", "type", "shape"), disable_numparse=True))
+    print(f"\nN sequences of T frames ({fewest_frames(model)} or more), lengths of each.\n{tried}")
+
+
+def _describe_graph(path: Path) -> list[tuple[str, str, str, str]]:
+    """Inputs and outputs of an ONNX file: kind, name, type, shape."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    rows = []
+    for kind, values in (("input", graph.input), ("output", graph.output)):
+        for value in values:
+            tensor = value.type.tensor_type
+            sizes = [size.dim_param or str(size.dim_value) for size in tensor.shape.dim]
+            type_name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+            rows.append((kind, value.name, type_name, f"[{', '.join(sizes)}]"))
+    return rows
+
+
+def _onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: RuntimeError, and classes of its own that share no base."""
+    own = vars(importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")).values()
+    classes = [thing for thing in own if isinstance(thing, type) and issubclass(thing, Exception)]
+    return (RuntimeError, *classes)
+
+
+def _difference_in_onnxruntime(model: GaitModel, path: Path) -> float:
+    """Largest difference of embeddings, as a fraction of the largest."""
+    import onnxruntime
+
+    channels = () if model.in_channels == 1 else (model.in_channels,)
+    size = model.pretrained_cfg.input_size
+    low, high = model.pretrained_cfg.value_range
+    source = torch.Generator().manual_seed(0)
+    frame_counts = (max(_TRIED_LENGTHS[0], fewest_frames(model)), *_TRIED_LENGTHS[1:])
+    clips = [torch.rand(t, *channels, *size, generator=source) for t in frame_counts]
+    silhouettes, lengths = pad_sequences([clip * (high - low) + low for clip in clips])
+    if channels:
+        silhouettes = silhouettes.transpose(1, 2).contiguous()
+    with torch.inference_mode():
+        wanted = model.eval()(silhouettes, lengths).embeddings
+    given = {"silhouettes": silhouettes.numpy(), "lengths": lengths.numpy()}
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found = torch.as_tensor(session.run(["embeddings"], given)[0])
+    except _onnxruntime_errors() as error:
+        raise ValueError(
+            f"nothing was written: onnxruntime cannot run {model.pretrained_cfg.name} ({error})"
+        ) from error
+    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def run_demo(options: argparse.Namespace) -> None:

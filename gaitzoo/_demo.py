@@ -19,6 +19,9 @@ __all__ = ["CONDITIONS", "Trial", "try_on_walkers"]
 CONDITIONS = ("normal", "bag", "coat")
 VIEWS = (54, 90)
 FRAMES = 24  # about one gait cycle
+# The weights that come with the library were trained on the first people of a seed.
+_FIRST_IDENTITY = 500_000
+_ELEVATION = (0.0, 30.0)  # degrees that the cameras look down
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,8 @@ def _render(
         # Walkers are at least 16 pixels wide; a square is cut to a narrower input.
         size=(height, width if width >= 16 else max(16, height)),
         seed=seed,
+        first_identity=_FIRST_IDENTITY,
+        elevation=_ELEVATION,
     )
     clips_each = len(walkers) // num_identities
     gallery, probes = [], []

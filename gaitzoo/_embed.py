@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from gaitzoo._base import GaitModel
 from gaitzoo._chunks import embed_in_chunks, temporal_reach
 from gaitzoo._memory import bytes_per_frame, free_memory
+from gaitzoo._modes import evaluating
 from gaitzoo.preprocess import create_transform
 from gaitzoo.sequence import pad_sequences
 
@@ -28,6 +30,15 @@ _MOST_FRAMES = {"cpu": 256, "accelerator": 8192}
 _MOST_PADDING = {"cpu": 0.03, "accelerator": 0.25}
 # Frames of a batch where neither memory nor model can be measured.
 _MODEST_FRAMES = 256
+# What is free is an estimate. This many frames are tried however little there seems to be.
+_FEWEST_FRAMES = 64
+# Words of errors that are no torch.OutOfMemoryError: the CPU's allocator, C++, CUDA's libraries.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "std::bad_alloc",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def embed(
@@ -59,8 +70,9 @@ def embed(
             uint8 in 0..255, masks, or floats in [0, 1]; lengths and sizes may differ.
         batch_frames: Frames of a batch, padding included; a longer sequence runs alone.
             ``None`` = from ``max_memory`` and what the model holds per frame, which is measured.
+            If both are given, the smaller batch counts.
         max_memory: Bytes that the maps of a batch may take; ``None`` = half of what is free on
-            the device.
+            the device, or what 64 frames need if that is more.
         device: Where to compute; ``None`` = where the model is. The model goes there and back.
         dtype: Compute in this type under autocast, for example ``torch.bfloat16``; ``None`` = in
             the model's own.
@@ -157,6 +169,8 @@ def _embeddings(
     fitting = _fitting_frames(model, first[1], max_memory, device)
     if batch_frames is None:
         batch_frames = min(fitting or _MODEST_FRAMES, _MOST_FRAMES[kind])
+    elif max_memory is not None and fitting is not None:
+        batch_frames = min(batch_frames, fitting)
     runner = _Runner(model, fitting, device, dtype)
     waiting: tuple[list[int], Tensor] | None = None
     for window in _windows(chain([first], aligned), _WINDOW * batch_frames):
@@ -176,22 +190,22 @@ def _fitting_frames(
     needed = bytes_per_frame(model, tuple(frames.shape[1:]))
     if needed is None:
         return None
-    return max(1, (max_memory or free_memory(device) // 2) // needed)
+    if max_memory is None:
+        return max(_FEWEST_FRAMES, free_memory(device) // 2 // needed)
+    return max(1, max_memory // needed)
 
 
 @contextmanager
 def _evaluating(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """Puts a model into eval mode on a device, and everything back afterwards."""
     home = next(model.parameters()).device
-    training = [module for module in model.modules() if module.training]
     target = home if device is None else torch.device(device)
-    try:
-        model.eval().to(target)
-        yield target
-    finally:
-        model.to(home)
-        for module in training:
-            module.training = True
+    with evaluating(model):
+        try:
+            model.to(target)
+            yield target
+        finally:
+            model.to(home)
 
 
 def _aligned(model: GaitModel, sequences: Iterable[Any]) -> Iterator[tuple[int, Tensor]]:
@@ -239,6 +253,8 @@ def _batches(
 class _Runner:
     """Runs batches; what does not fit into memory is run in halves or pieces.
 
+    What has turned out not to fit is not tried again.
+
     Args:
         model: In eval mode, on its device.
         fitting: Frames that fit into memory together; ``None`` = unknown.
@@ -255,11 +271,17 @@ class _Runner:
     ) -> None:
         self.model, self.fitting, self.device, self.dtype = model, fitting, device, dtype
         self.can_cut = temporal_reach(model) is not None
+        self.most_frames: float = math.inf  # of a batch of several sequences
 
     def run(self, sequences: list[Tensor]) -> Tensor:
         """Embeds a batch of ``[T_i, H, W]``; gives ``[N, P, C]``, perhaps still being computed."""
         longest = max(len(frames) for frames in sequences)
-        if len(sequences) == 1 and self.can_cut and self.fitting and longest > self.fitting:
+        several = len(sequences) > 1
+        if several and longest * len(sequences) > self.most_frames:
+            return self._run_halves(sequences)
+        # Shorter sequences are repeated inside the model, which pieces would not be.
+        cuttable = self.can_cut and not several and longest > self.model.min_frames
+        if cuttable and self.fitting is not None and longest > self.fitting:
             return self._run_in_pieces(sequences[0], self.fitting)
         try:
             return self._run_whole(sequences)
@@ -269,10 +291,16 @@ class _Runner:
         # Here the failed attempt is forgotten, with all that it held.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(sequences) > 1:
-            half = len(sequences) // 2
-            return torch.cat([self.run(sequences[:half]), self.run(sequences[half:])])
-        return self._run_in_pieces(sequences[0], longest // 2)
+        if several:
+            self.most_frames = longest * -(-len(sequences) // 2)
+            return self._run_halves(sequences)
+        if cuttable:
+            return self._run_in_pieces(sequences[0], longest // 2)
+        raise self._too_long(sequences[0])
+
+    def _run_halves(self, sequences: list[Tensor]) -> Tensor:
+        half = len(sequences) // 2
+        return torch.cat([self.run(sequences[:half]), self.run(sequences[half:])])
 
     def _run_whole(self, sequences: list[Tensor]) -> Tensor:
         if len({sequence.dtype for sequence in sequences}) > 1:
@@ -281,6 +309,8 @@ class _Runner:
             sequences = [
                 s.to(own) / 255 if s.dtype == torch.uint8 else s.to(own) for s in sequences
             ]
+        if len({sequence.device for sequence in sequences}) > 1:
+            sequences = [sequence.to(self.device) for sequence in sequences]
         silhouettes, lengths = pad_sequences(sequences)
         padded_lengths = None
         if bool((lengths != lengths[0]).any()):
@@ -290,7 +320,9 @@ class _Runner:
 
     def _run_in_pieces(self, frames: Tensor, max_frames: int) -> Tensor:
         """Halves the pieces until they fit."""
-        while self.can_cut and max_frames >= self.model.min_frames:
+        max_frames = max(max_frames, self.model.min_frames)
+        while max_frames >= self.model.min_frames:
+            self.fitting = max_frames
             try:
                 with torch.inference_mode(), self._autocast():
                     return embed_in_chunks(self.model, frames[None], max_frames)
@@ -298,13 +330,17 @@ class _Runner:
                 if not _is_out_of_memory(error):
                     raise
             max_frames //= 2
-        raise MemoryError(
+        raise self._too_long(frames)
+
+    def _too_long(self, frames: Tensor) -> MemoryError:
+        return MemoryError(
             f"a sequence of {len(frames)} frames does not fit into the memory of {self.device}; "
             "embed it in shorter clips, use a narrower dtype, or another device"
         )
 
     def _sent(self, tensor: Tensor) -> Tensor:
-        if self.device.type != "cuda":
+        # Only memory of the processor can be pinned.
+        if self.device.type != "cuda" or tensor.device.type != "cpu":
             return tensor.to(self.device)
         # Copied without waiting, behind what the device still computes.
         return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -316,5 +352,4 @@ class _Runner:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # What the CPU's allocator raises is no class of its own.
-    return "DefaultCPUAllocator" in str(error) and "memory" in str(error)
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

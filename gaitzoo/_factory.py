@@ -25,11 +25,9 @@ from gaitzoo._registry import (
     find_architecture,
     model_info,
 )
+from gaitzoo._shipped import SHIPPED
 
 __all__ = ["LicenseWarning", "create_model"]
-
-# Weights that come with the library.
-_SHIPPED = Path(__file__).parent / "weights"
 
 # Terms that need no reminder.
 _OPEN_LICENSES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "mit")
@@ -117,6 +115,7 @@ def create_model(
     model = _build(cfg, classes_in_file if num_classes is None else num_classes, model_args)
     load_into(model, state_dict, path, new_classifier=model.num_classes != classes_in_file)
     if pretrained:
+        model.weights_of = cfg.name
         _show_license(cfg)
     return model
 
@@ -148,7 +147,7 @@ def _pretrained_weights(
         from gaitzoo._download import published_weights
 
         return published_weights(cfg, num_classes, cache_dir)
-    path = _SHIPPED / cfg.filename
+    path = SHIPPED / cfg.filename
     if not path.is_file():
         raise FileNotFoundError(
             f"expected the weights of {cfg.name} in {path}, where the library keeps them, got no "
@@ -194,7 +193,19 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     cfg = replace(cfg, embedding=own.embedding, input_size=input_size)
     if model_args and any(cfg.model_args.get(key) != value for key, value in model_args.items()):
         # Another structure than the published numbers were measured with.
-        cfg = replace(cfg, metrics={}, notes=f"built with other arguments than {cfg.name}")
+        cfg = replace(
+            cfg,
+            metrics={},
+            notes=f"built with other arguments than {cfg.name}",
+            training_data="none",
+            reproduced=False,
+            hub_id=None,
+            filename=None,
+            revision=None,
+            size=None,
+            sha256=None,
+            unavailable=f"no weights fit these arguments, which are not those of {cfg.name}",
+        )
     model.pretrained_cfg = cfg
     return model
 

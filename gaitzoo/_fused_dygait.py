@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +65,8 @@ class FusedDyGaitStage(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the sum of both branches."""
         assert isinstance(self.conv, nn.Conv3d)
-        plain, moving = (y := convolve(self.conv, x)).chunk(2, dim=1)
+        y = convolve(self.conv, x)
+        plain, moving = y.chunk(2, dim=1)
         template = self.template_conv(_mean_of_zero_padded(x, lengths))
         before, now, after = template.unsqueeze(2).chunk(3, dim=1)
         moving -= before + now + after
@@ -113,4 +116,6 @@ def _mean_of_zero_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Mean over time, ``[N, C, H, W]``, of maps that are zero past the end."""
     if lengths is None:
         return over_time(x, torch.mean)
-    return over_time(x, torch.sum) / lengths.to(x.dtype).view(-1, 1, 1, 1)
+    # Sums of half-precision numbers overflow long before their means do.
+    add_up = partial(torch.sum, dtype=torch.promote_types(x.dtype, torch.float32))
+    return (over_time(x, add_up) / lengths.view(-1, 1, 1, 1)).to(x.dtype)

@@ -123,11 +123,15 @@ def _pool_windows(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     short = torch.maximum(torch.maximum(first, second), third)
     long = short.clone()
     long[:, :, 1:] = torch.maximum(long[:, :, 1:], third[:, :, :-1])
-    # Frame 3t + 3 is there for all t but perhaps the last; it must lie within the sequence.
-    following = x[:, :, 3::3]
+    # Frame 3t + 3 stands behind every window but perhaps the last. If there is none, this is a
+    # frame of the last window itself: one rule for all T, or a compiled model would need several.
+    following, behind = first[:, :, 1:], x.narrow(2, (x.shape[2] - 1) // 3 * 3, 1)
     if lengths is not None:
         lowest = torch.finfo(x.dtype).min
-        following = mask_fill(following, (lengths - 1) // 3, lowest)
-    ends = long[:, :, : following.shape[2]]
-    long[:, :, : following.shape[2]] = torch.maximum(ends, following)
+        # Windows that are followed by a frame of the sequence.
+        followed = (lengths - 1) // 3
+        following = mask_fill(following, followed, lowest)
+        behind = mask_fill(behind, (followed - steps + 1).clamp(min=0), lowest)
+    long[:, :, :-1] = torch.maximum(long[:, :, :-1], following)
+    long[:, :, -1:] = torch.maximum(long[:, :, -1:], behind)
     return short, long

@@ -6,6 +6,8 @@ time reads it, so that the blocks mask their own output, in place, and nothing e
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,9 +29,6 @@ __all__ = [
     "fold",
 ]
 
-# Types that oneDNN convolves on every processor that torch runs on with it.
-_ONEDNN_DTYPES = (torch.float32, torch.bfloat16)
-
 
 def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """Calls a 3-D convolution, on CPUs always oneDNN's.
@@ -42,9 +41,9 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """
     if (
         x.device.type != "cpu"
-        or x.dtype not in _ONEDNN_DTYPES
         or x.dtype != conv.weight.dtype
         or torch.compiler.is_compiling()
+        or not _onednn_convolves(x.dtype)
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.is_available()
         or not torch.backends.mkldnn.enabled
@@ -54,6 +53,14 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return torch.mkldnn_convolution(
         x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
     )
+
+
+@cache
+def _onednn_convolves(dtype: torch.dtype) -> bool:
+    """Whether the library takes this type on this processor; some cannot do bfloat16."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 def channels_last(x: Tensor) -> Tensor:

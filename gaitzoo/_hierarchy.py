@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from gaitzoo._checks import check_width
 from gaitzoo.regions import check_heights
 
-__all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "HSTLLevel", "check_levels"]
+__all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "WALKERS", "HSTLLevel", "check_levels"]
 
 
 class HSTLLevel(NamedTuple):
@@ -54,6 +54,12 @@ GAIT3D = (
     HSTLLevel((20, 12), (64, 64), shorten=True),
     HSTLLevel((4, 16, 8, 4), (128, 128)),
     HSTLLevel((4, 4, 12, 8, 4), (256, 256), project=False),
+)
+# Half the height of CASIA-B's and narrower, for the weights that come with the library.
+WALKERS = (
+    HSTLLevel((32,), (8,), halve=True),
+    HSTLLevel((10, 6), (16, 32), halve=True, shorten=True),
+    HSTLLevel((1, 4, 2, 1), (96, 96), project=False),
 )
 
 

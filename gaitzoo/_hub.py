@@ -24,6 +24,7 @@ from gaitzoo._checkpoint import (
 )
 from gaitzoo._download import download
 from gaitzoo._registry import PretrainedCfg, find_architecture
+from gaitzoo._shipped import card_sections
 
 __all__ = ["HubAdapter", "load_saved"]
 
@@ -108,10 +109,15 @@ class HubAdapter(
         card_sections: Sections of the model card to fill in.
 
     Raises:
-        ValueError: If a section is unknown.
+        ValueError: If a section is unknown, or the model is fused.
     """
 
     def __init__(self, model: GaitModel, card_sections: Mapping[str, str] | None = None) -> None:
+        if model.fused:
+            raise ValueError(
+                "expected a plain model to save, got one from fuse_for_inference, whose weights "
+                "fit no other model; save the model that it was made from, and fuse after loading"
+            )
         unknown = set(card_sections or ()) - set(CARD_SECTIONS)
         if unknown:
             raise ValueError(
@@ -200,7 +206,7 @@ class HubAdapter(
         """The card: what the model is, what it was trained on, and what it is not for."""
         cfg = self.model.pretrained_cfg
         config = model_config(self.model)
-        sections = CARD_SECTIONS | _sections_of(cfg) | self.card_sections
+        sections = CARD_SECTIONS | _sections_of(cfg, self.model.weights_of) | self.card_sections
         card_data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         card_data.pipeline_tag = "image-feature-extraction"
         if sections["license"] != CARD_SECTIONS["license"]:
@@ -231,7 +237,7 @@ class HubAdapter(
 _SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
 
 
-def _sections_of(cfg: PretrainedCfg) -> dict[str, str]:
+def _sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:
     """What the card says by itself: only of weights that exist, for others nothing is known."""
     if not cfg.has_weights:
         return {}
@@ -241,7 +247,7 @@ def _sections_of(cfg: PretrainedCfg) -> dict[str, str]:
             f"that of the published weights of `{cfg.name}`, if this model started from them: "
             f"{cfg.license}"
         )
-        if cfg.license.lower() in _SPDX:
+        if cfg.license.lower() in _SPDX and weights_of == cfg.name:
             known["license"] = cfg.license
     if cfg.training_data != "none":
         known["training_data"] = f"The published weights of `{cfg.name}`: {cfg.training_data}"
@@ -251,6 +257,15 @@ def _sections_of(cfg: PretrainedCfg) -> dict[str, str]:
         known["results"] = (
             f"Of the weights of `{cfg.name}`, {who}; not measured again on this copy:\n\n{rows}"
         )
+    own_card = card_sections(cfg)
+    for title in ("training_data", "results", "limits"):
+        if title in own_card:
+            known[title] = (
+                f"Of the weights of `{cfg.name}` that come with gaitzoo, if this model started "
+                f"from them:\n\n{own_card[title]}"
+            )
+    if "recipe" in own_card:
+        known["training_data"] += f"\n\n{own_card['recipe']}"
     return known
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -21,6 +23,8 @@ __all__ = ["bytes_per_frame", "free_memory"]
 _WORKSPACE = 2.0
 # Where free memory cannot be found out.
 _MODEST_BYTES = 2 * 1024**3
+# How torch runs compiled models is a setting of the whole process.
+_MEASURING = threading.RLock()
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -57,10 +61,11 @@ class _LiveBytes(TorchDispatchMode):
 def bytes_per_frame(model: GaitModel, frame_shape: tuple[int, ...]) -> int | None:
     """Measures what a model holds at once for every frame of a batch.
 
-    The model runs without computing anything: on tensors that have a shape and no memory.
+    A copy of the model runs without computing anything: on tensors, and with weights, that have
+    a shape and no memory. Hooks are called as in any other run.
 
     Args:
-        model: Any model of this library; it is left alone.
+        model: Any model of this library; it is left alone, other threads may be using it.
         frame_shape: Height and width of a frame; more channels stand before them.
 
     Returns:
@@ -68,26 +73,38 @@ def bytes_per_frame(model: GaitModel, frame_shape: tuple[int, ...]) -> int | Non
         cannot run this way.
     """
     num_sequences, num_frames = 2, 24
-    state = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
     *channels, height, width = frame_shape
     shape = (num_sequences, *channels, num_frames, height, width)
     silhouettes = torch.empty(shape, dtype=torch.uint8, device="meta")
     lengths = torch.empty(num_sequences, dtype=torch.int64, device="meta")
     counted = _LiveBytes()
     # A graph that was compiled for real tensors would be compiled anew for these.
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), counted:
+    with _MEASURING, torch.no_grad(), torch.compiler.set_stance("force_eager"):
         try:
-            _call_with(model, state, silhouettes, lengths)
-        except NotImplementedError:
+            shadow = _shadow(model)
+            with counted:
+                shadow(silhouettes, lengths)
+        # The last one is a part that cannot be copied. Real mistakes come again when computing.
+        except (NotImplementedError, RuntimeError, TypeError):
             return None
     return int(_WORKSPACE * counted.peak / (num_sequences * num_frames)) + 1
 
 
-def _call_with(model: nn.Module, state: dict[str, Tensor], *inputs: Tensor) -> None:
-    torch.func.functional_call(model, state, inputs)
+def _shadow(model: nn.Module) -> nn.Module:
+    """A copy of a model whose tensors have a shape and no memory."""
+    model = getattr(model, "_orig_mod", model)  # from torch.compile
+    # What is in here already is not copied.
+    copies: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith("_hooks") or name == "model_args":
+                copies[id(value)] = value
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            empty = torch.empty_like(tensor, device="meta")
+            if isinstance(tensor, nn.Parameter):
+                empty = nn.Parameter(empty, requires_grad=False)
+            copies[id(tensor)] = empty
+    return copy.deepcopy(model, copies)
 
 
 def free_memory(device: torch.device) -> int:
@@ -115,10 +132,14 @@ def _free_on_machine() -> int:
     return _MODEST_BYTES
 
 
-def _free_in_group() -> int:
+def _free_in_group(group: Path = Path("/sys/fs/cgroup")) -> int:
     """What a container may still take; very much if there is no limit."""
-    group = Path("/sys/fs/cgroup")
-    limit, used = group / "memory.max", group / "memory.current"
+    limit, used, parts = (group / f"memory.{name}" for name in ("max", "current", "stat"))
     if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
         return 2**62
-    return max(0, int(limit.read_text()) - int(used.read_text()))
+    free = int(limit.read_text()) - int(used.read_text())
+    if parts.exists():
+        # Files that were read count as used, but make room when it is needed.
+        sizes = dict(line.split() for line in parts.read_text().splitlines())
+        free += int(sizes.get("inactive_file", 0))
+    return max(0, free)

@@ -26,6 +26,7 @@ from gaitzoo._checks import shape_of
 __all__ = [
     "RandomAugment",
     "change_perspective",
+    "coarsen",
     "erase_rectangle",
     "flip_horizontally",
     "rotate",
@@ -93,7 +94,8 @@ def change_perspective(silhouettes: Tensor, corner_shifts: Tensor) -> Tensor:
         silhouettes: ``[T, H, W]``, float in [0, 1] or uint8.
         corner_shifts: ``[4, 2]``, how far the top left, top right, bottom left and bottom right
             corner of the result lie inside (positive) or outside the source, as fractions of
-            width and height, each above -0.5 and below 0.5. 0.1 everywhere magnifies.
+            width and height, each above -0.25 and below 0.25, where no corner can fold over. 0.1
+            everywhere magnifies.
 
     Returns:
         A sequence of the same shape and dtype; what comes in from outside is background.
@@ -108,14 +110,15 @@ def change_perspective(silhouettes: Tensor, corner_shifts: Tensor) -> Tensor:
         True
     """
     _check_sequence(silhouettes)
+    corner_shifts = torch.as_tensor(corner_shifts)
     if corner_shifts.shape != (4, 2):
         raise ValueError(
             f"expected corner_shifts [4, 2], got {shape_of(corner_shifts)}; one (x, y) per corner: "
             "top left, top right, bottom left, bottom right"
         )
-    if not bool((corner_shifts.abs() < 0.5).all()):
+    if not bool((corner_shifts.abs() < 0.25).all()):
         raise ValueError(
-            "expected corner_shifts between -0.5 and 0.5, fractions of width and height, got "
+            "expected corner_shifts between -0.25 and 0.25, fractions of width and height, got "
             f"{corner_shifts.tolist()}"
         )
     corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
@@ -200,6 +203,34 @@ def roughen_outline(
     return _from_float(((blurred + field - 0.5) * 5 + 0.5).clamp(0, 1)[:, 0], silhouettes)
 
 
+def coarsen(silhouettes: Tensor, factor: float) -> Tensor:
+    """Shrinks all frames and enlarges them again, as a camera farther away sees them.
+
+    Args:
+        silhouettes: ``[T, H, W]``, float in [0, 1] or uint8.
+        factor: How many times coarser, 1 (unchanged) to 8.
+
+    Returns:
+        A sequence of the same shape and dtype.
+
+    Raises:
+        TypeError: If it is no tensor, or neither floating point nor uint8.
+        ValueError: If the shape is not ``[T, H, W]``, or the factor is out of range.
+
+    Example:
+        >>> coarsen(torch.tensor([[[0.0, 1.0, 0.0, 1.0]]]), 4.0)
+        tensor([[[0.5000, 0.5000, 0.5000, 0.5000]]])
+    """
+    _check_sequence(silhouettes)
+    if not 1.0 <= factor <= 8.0:
+        raise ValueError(f"expected factor in [1, 8], 1 changes nothing, got {factor}")
+    size = silhouettes.shape[1:]
+    small = [max(1, round(side / factor)) for side in size]
+    values = F.interpolate(_to_float(silhouettes)[None], small, mode="area")
+    values = F.interpolate(values, size, mode="bilinear", align_corners=False)[0]
+    return _from_float(values, silhouettes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomAugment:
     """Applies each augmentation with a chance of its own, in the order of the fields.
@@ -212,9 +243,11 @@ class RandomAugment:
         perspective: Chance of :func:`change_perspective` by up to ``max_shift`` per corner.
         erase: Chance of :func:`erase_rectangle`, of up to ``max_erased`` of height and width.
         roughen: Chance of :func:`roughen_outline`, of any strength up to 1.
+        coarsen: Chance of :func:`coarsen`, by up to ``max_coarsening``.
         max_degrees: 0 to 180.
-        max_shift: 0 up to and without 0.5.
+        max_shift: 0 up to and without 0.25.
         max_erased: 0 to 1.
+        max_coarsening: 1 to 8.
 
     Raises:
         ValueError: If a field is out of range.
@@ -230,17 +263,23 @@ class RandomAugment:
     perspective: float = 0.2
     erase: float = 0.2
     roughen: float = 0.2
+    coarsen: float = 0.0
     max_degrees: float = 10.0
     max_shift: float = 0.1
     max_erased: float = 0.3
+    max_coarsening: float = 3.0
 
     def __post_init__(self) -> None:
-        highest = {"max_degrees": 180.0, "max_shift": 0.499}
+        ranges = {
+            "max_degrees": (0.0, 180.0),
+            "max_shift": (0.0, 0.249),
+            "max_coarsening": (1.0, 8.0),
+        }
         for field in dataclasses.fields(self):
-            value, limit = getattr(self, field.name), highest.get(field.name, 1.0)
-            if not 0.0 <= value <= limit:
+            value, (low, high) = getattr(self, field.name), ranges.get(field.name, (0.0, 1.0))
+            if not low <= value <= high:
                 raise ValueError(
-                    f"expected RandomAugment.{field.name} in [0, {limit:g}], got {value}"
+                    f"expected RandomAugment.{field.name} in [{low:g}, {high:g}], got {value}"
                 )
 
     def __call__(self, silhouettes: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -277,6 +316,10 @@ class RandomAugment:
         if happens[4]:
             strength = float(torch.rand((), generator=generator))
             silhouettes = roughen_outline(silhouettes, strength, generator)
+        # Drawn only where it can happen: without it the numbers stay those of before.
+        if self.coarsen and float(torch.rand((), generator=generator)) < self.coarsen:
+            factor = 1 + (self.max_coarsening - 1) * float(torch.rand((), generator=generator))
+            silhouettes = coarsen(silhouettes, factor)
         return silhouettes
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``gaitzoo models``, ``embed``, ``identify`` and ``demo``."""
+"""The command line: ``gaitzoo models``, ``embed``, ``identify``, ``export`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from typing import Any, NoReturn
 import torch
 
 from gaitzoo import __version__
-from gaitzoo._commands import DEMO_PICTURE, run_demo, run_embed, run_identify, run_models
+from gaitzoo._commands import (
+    DEMO_PICTURE,
+    run_demo,
+    run_embed,
+    run_export,
+    run_identify,
+    run_models,
+)
 from gaitzoo._registry import PretrainedNotAvailable
 
 __all__ = ["main"]
 
-# What the library raises for wrong arguments, files and devices; all else is a defect.
+# What the library raises for wrong arguments, files and devices, and for missing packages; all
+# else is a defect.
 _BAD_INPUT = (
     ValueError,
     TypeError,
     OSError,
     MemoryError,
+    ImportError,
     torch.OutOfMemoryError,
     PretrainedNotAvailable,
 )
@@ -40,9 +49,16 @@ _IDENTIFY_EXAMPLES = """\
 
 The first folder level is the identity: known/ann/monday.gif is a walk of ann, and so is
 known/ann.gif. No sequence is compared with itself."""
+_EXPORT_EXAMPLES = """\
+  gaitzoo export dygait -o dygait.onnx
+  gaitzoo export gaitbase.gait3d -o gaitbase.onnx --checkpoint trained.pt --force
+
+The file runs without PyTorch: see examples/onnx_inference.py of the project."""
 _DEMO_EXAMPLES = """\
   gaitzoo demo
   gaitzoo demo --identities 20 --seed 7 --out results/"""
+_MODEL_HELP = "model or model.tag, hf-hub:org/repo or local-dir:path"
+_CHECKPOINT_HELP = "weights: .safetensors, .pt"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="safetensors file to write"
     )
-    _add_model_options(embed, batch_frames=256)
+    _add_model_options(embed)
 
     identify = add("identify", run_identify, "find walkers among known people", _IDENTIFY_EXAMPLES)
     identify.add_argument("--gallery", required=True, metavar="DIR", help="sequences of the known")
@@ -135,11 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     identify.add_argument(
         "--picture", metavar="FILE", help="PNG to write: probes beside their best matches"
     )
-    _add_model_options(identify, batch_frames=256)
+    _add_model_options(identify)
+
+    export = add("export", run_export, "write a model as an ONNX file", _EXPORT_EXAMPLES)
+    export.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="ONNX file to write")
+    export.add_argument("--checkpoint", metavar="FILE", help=_CHECKPOINT_HELP)
+    export.add_argument("--force", action="store_true", help="replace a file that is there")
+    export.set_defaults(device=None)
 
     demo = add("demo", run_demo, "try it all on synthetic walkers, without files", _DEMO_EXAMPLES)
     _add_demo_options(demo)
-    _add_model_options(demo, batch_frames=96)
+    _add_model_options(demo)
     return parser
 
 
@@ -155,21 +178,20 @@ def _add_demo_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_options(command: argparse.ArgumentParser, batch_frames: int) -> None:
+def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         default="dygait",
         metavar="NAME",
-        help="model or model.tag, hf-hub:org/repo or local-dir:path (default: dygait)",
+        help=f"{_MODEL_HELP} (default: dygait)",
     )
-    command.add_argument("--checkpoint", metavar="FILE", help="weights: .safetensors, .pt")
+    command.add_argument("--checkpoint", metavar="FILE", help=_CHECKPOINT_HELP)
     command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cpu)")
     command.add_argument(
         "--batch-frames",
         type=_positive,
-        default=batch_frames,
         metavar="N",
-        help=f"frames computed at once; fewer need less memory (default: {batch_frames})",
+        help="frames computed at once; fewer need less memory (default: by free memory)",
     )
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
 

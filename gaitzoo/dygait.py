@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from gaitzoo._base import GaitModel, init_weights
 from gaitzoo._checks import check_features, check_width
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
+from gaitzoo._shipped import WALKERS_PROTOCOL, walkers_cfg
 from gaitzoo.layers import (
     GeMHPP,
     LocalTemporalAggregation,
@@ -397,6 +398,25 @@ def _cfg(**fields: object) -> PretrainedCfg:
 
 
 _CFGS = {
+    "walkers": walkers_cfg(
+        paper="https://arxiv.org/abs/2303.14953",
+        model_args={
+            "network": "deep",
+            "channels": (8, 16, 32, 64),
+            "part_bins": (8,),
+            "single_stage": True,
+            "head": "bnneck",
+        },
+        filename="dygait_walkers.safetensors",
+        size=934_842,
+        sha256="a1d075a94762abe0045e238c2c96b3543478b3ab385c323732d1df589a2e7b3b",
+        metrics={
+            "rank1_walkers": 98.0,
+            "rank1_walkers_bag": 94.8,
+            "rank1_walkers_coat": 91.0,
+            "protocol": WALKERS_PROTOCOL,
+        },
+    ),
     "casiab": _cfg(
         num_classes=74,
         embedding="after_bn",
@@ -453,7 +473,7 @@ _CFGS = {
 
 @register_model(_CFGS, convert=convert_checkpoint)
 def dygait(**model_args: object) -> DyGait:
-    """DyGait; tags: ``casiab`` (default), ``oumvlp``, ``grew``, ``gait3d``.
+    """DyGait; tags: ``walkers`` (default), ``casiab``, ``oumvlp``, ``grew``, ``gait3d``.
 
     Args:
         **model_args: Arguments of :class:`DyGait`.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_weights
 
 from gaitzoo._base import GaitModel
 from gaitzoo._fused_dygait import FusedDyGaitBlock, FusedStem
@@ -19,8 +19,6 @@ from gaitzoo._fused_layers import (
     FusedAggregation,
     WideTemporalMax,
     channels_last,
-    conv_like,
-    fold,
 )
 from gaitzoo._fused_residual import (
     FusedResidualBlock2d,
@@ -63,8 +61,9 @@ def fuse_for_inference(
     embeddings differ from the plain model's by less than 1e-5 of the largest.
 
     The copy is in eval mode and works wherever the model does (:func:`gaitzoo.embed`, calls with
-    ``lengths``, ``torch.export``). It can neither be trained nor saved: keep the plain model, and
-    fuse again after loading.
+    ``lengths``, ``torch.export``). It can neither be trained nor saved: ``train()``,
+    ``save_pretrained`` and ``push_to_hub`` refuse, and its ``state_dict`` fits no plain model.
+    Keep the plain model, and fuse again after loading.
 
     Args:
         model: A model of this library; it is not changed.
@@ -101,11 +100,13 @@ def fuse_for_inference(
     with torch.no_grad():
         _fuse_children(fused)
         _fold_neck(fused)
+    fused.eval()  # also what has just been made
     # GaitLLM's maps end where its encoder does; behind it come tokens and a language model.
     maps = fused.encoder if isinstance(fused, GaitLLM) else fused
     assert isinstance(maps, nn.Module)
     _set_dtypes(maps, dtype or next(maps.parameters()).dtype)
     fused.requires_grad_(False)
+    fused.fused = True
     if compile:
         fused.compile(dynamic=True)
     return fused
@@ -119,7 +120,10 @@ def _fused_sequential(layers: nn.Sequential) -> nn.Module:
         return layers
     conv, bn, _ = layers
     assert isinstance(conv, nn.Conv2d)
-    return nn.Sequential(conv_like(conv, *fold(conv, bn)), nn.ReLU(inplace=True))
+    assert isinstance(bn, nn.BatchNorm2d)
+    if bn.running_mean is None:
+        return layers
+    return nn.Sequential(fuse_conv_bn_eval(conv, bn), nn.ReLU(inplace=True))
 
 
 def _fused_list(blocks: nn.ModuleList) -> nn.Module:
@@ -131,7 +135,10 @@ def _fused_list(blocks: nn.ModuleList) -> nn.Module:
 
 
 def _fused_max_pool(pool: nn.MaxPool3d) -> nn.Module:
-    return FrameMaxPool(2) if pool.kernel_size == (1, 2, 2) == pool.stride else pool
+    plain = nn.MaxPool3d(pool.kernel_size, pool.stride)
+    halves = pool.kernel_size == (1, 2, 2) == pool.stride
+    # Equal in all else: no padding, no dilation, nothing rounded up, no indices.
+    return FrameMaxPool(2) if halves and pool.extra_repr() == plain.extra_repr() else pool
 
 
 def _fused_frame_wise(frame_wise: FrameWise) -> nn.Module:

@@ -7,35 +7,28 @@ is known, and nothing of it is contained here.
 Differences from upstream: unknown. What is known of the paper is its pipeline: frozen encoder,
 spatial tokenizer, peak token finder, motion clip assembler, frozen language model, projector,
 maximum over the sentence, one more part beside the encoder's. Everything else, marked "our choice"
-in the docstrings here and in tokens.py and frozen_llm.py, is an argument. Published numbers are
+in the docstrings here and in those of the blocks, is an argument. Published numbers are
 those of the authors' model, not of this one.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from gaitzoo._base import GaitModel
+from gaitzoo._frozen_parts import FrozenPartsModel
 from gaitzoo._registry import PretrainedCfg, register_model
-from gaitzoo.frozen_llm import FrozenLLM, fingerprint
+from gaitzoo._stage1 import copy_head, make_encoder, map_shape
+from gaitzoo.frozen_llm import FrozenLLM
 from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.outputs import GaitOutput
-from gaitzoo.tokens import (
-    G2LProjector,
-    L2GProjector,
-    MotionClipAssembler,
-    PeakTokenFinder,
-    PeakTokens,
-    RepresentationAggregator,
-    SpatialTokenizer,
-)
+from gaitzoo.peaks import PeakTokenFinder, PeakTokens
+from gaitzoo.sentences import G2LProjector, L2GProjector, RepresentationAggregator
+from gaitzoo.tokens import MotionClipAssembler, SpatialTokenizer
 
 __all__ = ["GaitLLM", "gaitllm", "gaitllm_tiny"]
 
@@ -46,7 +39,7 @@ _PAPER = "Bridging Gait Recognition and Large Language Models Sequence Modeling,
 _LONG = 4096
 
 
-class GaitLLM(GaitModel):
+class GaitLLM(FrozenPartsModel):
     """GaitLLM: key frames of a frozen encoder, read by a frozen language model, as one more part.
 
     Trained are the tokenizer, the assembler, two projectors and the head
@@ -183,14 +176,11 @@ class GaitLLM(GaitModel):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
         )
-        longest = self.llm.max_tokens
-        if max_keep is None and longest is not None and longest < _LONG * num_tokens:
-            max_keep = longest // num_tokens
         self.finder = PeakTokenFinder(
             keep_ratio,
             peak_mode,  # pyright: ignore[reportArgumentType] - checked there
             global_token,  # pyright: ignore[reportArgumentType]
-            max_keep,
+            self._most_frames(num_tokens) if max_keep is None else max_keep,
             largest=keep_similar,
             dim=token_dim if global_token == "learned" else None,
         )
@@ -204,32 +194,10 @@ class GaitLLM(GaitModel):
         self.g2l = G2LProjector(token_dim, self.llm.hidden_size, self.llm.embedding_scale)
         self.l2g = L2GProjector(self.llm.hidden_size, channels, l2g_bias)
         self.aggregator = RepresentationAggregator(aggregation)  # pyright: ignore[reportArgumentType]
-        self.temporal_pool = TemporalMax()
-        own_pool = getattr(self.encoder, "part_pool", None)
-        self.part_pool = HorizontalPyramidPooling(
-            tuple(part_bins or getattr(own_pool, "part_bins", (16,)))
-        )
-        self.num_parts = self.part_pool.num_parts + 1
-        self.num_features = embed_dim or getattr(self.encoder, "num_features", 256)
-        own_neck = getattr(self.encoder, "neck", None)
-        self.part_fc = PartLinear(self.num_parts, channels, self.num_features)
-        self.neck = PartBNNeck(
-            self.num_parts, self.num_features, num_classes, getattr(own_neck, "order", "channel")
-        )
+        self._build_head(channels, num_classes, part_bins, embed_dim)
         self._start_head(warm_start_head)
         self._freeze(encoder, encoder_pretrained, save_encoder)
         self._record_origins()
-
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """What an optimizer should get: everything but the encoder and the language model."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
-
-    def train(self, mode: bool = True) -> Self:
-        """Puts what is trained into training mode; encoder and language model stay in eval."""
-        super().train(mode)
-        self.encoder.eval()
-        self.llm.eval()
-        return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes blocks and the language model's layers again in the backward pass."""
@@ -291,13 +259,9 @@ class GaitLLM(GaitModel):
         features: Tensor | None = None,
     ) -> GaitOutput:
         """Embeds a batch of sequences, or of features kept from :meth:`forward_features`."""
-        if (silhouettes is None) == (features is None):
-            raise ValueError("expected silhouettes or features, one of the two")
-        if silhouettes is not None:
-            features, lengths = self.forward_features(silhouettes, lengths)
-        assert features is not None
-        return self.forward_head(features, lengths)
+        return self.forward_head(*self._features(silhouettes, lengths, features))
 
+    @torch.no_grad()
     def find_peaks(
         self,
         silhouettes: Tensor | None = None,
@@ -315,241 +279,47 @@ class GaitLLM(GaitModel):
         Raises:
             ValueError: If silhouettes and features are given, or neither.
         """
+        features, lengths = self._features(silhouettes, lengths, features)
+        return self.forward_tokens(features, lengths)[1]
+
+    def _features(
+        self, silhouettes: Tensor | None, lengths: Tensor | None, features: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if (silhouettes is None) == (features is None):
             raise ValueError("expected silhouettes or features, one of the two")
-        with torch.no_grad():
-            if silhouettes is not None:
-                features, lengths = self.forward_features(silhouettes, lengths)
-            assert features is not None
-            return self.forward_tokens(features, lengths)[1]
+        if silhouettes is not None:
+            return self.forward_features(silhouettes, lengths)
+        assert features is not None
+        return features, lengths
 
-    def save_pretrained(
-        self, save_directory: str | Path, *, model_card: Mapping[str, str] | None = None
-    ) -> Path:
-        """As for every model; encoder and language model as the class says.
+    def _most_frames(self, num_tokens: int) -> int | None:
+        longest = self.llm.max_tokens
+        if longest is None or longest >= _LONG * num_tokens:
+            return None
+        return longest // num_tokens
 
-        Args:
-            save_directory: Folder; made if needed.
-            model_card: Sections of the card to fill in.
+    def _build_head(
+        self,
+        channels: int,
+        num_classes: int,
+        part_bins: tuple[int, ...] | None,
+        embed_dim: int | None,
+    ) -> None:
+        own_pool = getattr(self.encoder, "part_pool", None)
+        own_neck = getattr(self.encoder, "neck", None)
+        self.temporal_pool = TemporalMax()
+        self.part_pool = HorizontalPyramidPooling(
+            tuple(part_bins or getattr(own_pool, "part_bins", (16,)))
+        )
+        self.num_parts = self.part_pool.num_parts + 1
+        self.num_features = embed_dim or getattr(self.encoder, "num_features", 256)
+        self.part_fc = PartLinear(self.num_parts, channels, self.num_features)
+        self.neck = PartBNNeck(
+            self.num_parts, self.num_features, num_classes, getattr(own_neck, "order", "channel")
+        )
 
-        Raises:
-            ValueError: If the encoder is a module that no name describes.
-        """
-        self._check_describable()
-        return super().save_pretrained(save_directory, model_card=model_card)
-
-    def push_to_hub(self, repo_id: str, **push_args: Any) -> str:
-        """As for every model; encoder and language model as the class says.
-
-        Args:
-            repo_id: ``"organisation/name"``.
-            **push_args: As for every model.
-
-        Raises:
-            ValueError: If the encoder is a module that no name describes.
-        """
-        self._check_describable()
-        return super().push_to_hub(repo_id, **push_args)
-
-    def _check_describable(self) -> None:
-        if not isinstance(self.model_args["encoder"], str):
-            raise ValueError(
-                "expected an encoder that a name describes (a model of gaitzoo), got a "
-                f"{type(self.encoder).__name__}, which a folder cannot rebuild; keep "
-                "model.state_dict() and build the model with the same encoder yourself"
-            )
-
-    @torch.no_grad()
     def _start_head(self, warm: bool | None) -> None:
-        """Copies the encoder's own matrices, statistics and classes to all parts but the last."""
-        fc, neck = getattr(self.encoder, "part_fc", None), getattr(self.encoder, "neck", None)
-        wanted = (self.num_parts - 1, *self.part_fc.weight.shape[1:])
-        fits = (
-            isinstance(fc, PartLinear)
-            and isinstance(neck, PartBNNeck)
-            and fc.weight.shape == wanted
-            and getattr(self.encoder.part_pool, "part_bins", None) == self.part_pool.part_bins
-        )
-        if warm and not fits:
-            raise ValueError(
-                f"expected an encoder with a head of {wanted[0]} parts of {wanted[1]} and "
-                f"{wanted[2]} channels for warm_start_head=True, got none; leave it out"
-            )
-        if warm is not False and fits:
-            assert isinstance(fc, PartLinear)
-            assert isinstance(neck, PartBNNeck)
-            self.part_fc.weight[:-1] = fc.weight
-            sizes = (self.num_parts, self.num_features)
-            for key in ("weight", "bias", "running_mean", "running_var"):
-                new, old = getattr(self.neck.bn, key), getattr(neck.bn, key)
-                if neck.order == "part":
-                    new.view(*sizes)[:-1] = old.view(-1, sizes[1])
-                else:
-                    new.view(*sizes[::-1])[:, :-1] = old.view(sizes[1], -1)
-            own, theirs = self.neck.classifier, neck.classifier
-            if own and theirs and own.weight.shape[2] == theirs.weight.shape[2]:
-                own.weight[:-1] = theirs.weight
-
-    def _freeze(self, encoder: str | nn.Module, pretrained: bool, save_encoder: bool) -> None:
-        if isinstance(self.encoder, GaitModel):
-            # Its classes have been copied; of another use they are not.
-            self.encoder.reset_classifier(0)
-        self.encoder.requires_grad_(False)
-        self.encoder.eval()
-        fetched = isinstance(encoder, str) and (pretrained or ":" in encoder)
-        self.elsewhere = {
-            "encoder": fetched and not save_encoder,
-            "llm": self.llm.name is not None,
-        }
-        self._hashes: dict[str, str] = {}
-        self.register_state_dict_post_hook(_leave_out_frozen)
-        self.register_load_state_dict_pre_hook(_check_frozen)
-        self.register_load_state_dict_post_hook(_forgive_frozen)
-
-    def _record_origins(self) -> None:
-        """Writes into ``model_args`` what builds the same structure again."""
-        arguments = self.model_args
-        arguments["in_channels"] = self.in_channels
-        if not self.elsewhere["encoder"] and isinstance(self.encoder, GaitModel):
-            arguments["encoder"] = self.encoder.architecture
-            arguments["encoder_args"] = {**self.encoder.model_args, "num_classes": 0}
-            arguments["encoder_pretrained"] = False
-        if self.elsewhere["llm"]:
-            arguments["llm_revision"] = self.llm.revision
-        else:
-            arguments["llm"] = _tuples(self.llm.config_dict)
-            arguments["llm_revision"] = None
-        dtype = self.llm.model.get_input_embeddings().weight.dtype
-        arguments["llm_dtype"] = str(dtype).removeprefix("torch.")
-        for key in ("encoder_args", "lora", "input_size", "patch_size", "part_bins"):
-            arguments[key] = _tuples(arguments[key])
-
-    def _hash_of(self, part: str) -> Tensor:
-        if part not in self._hashes:
-            module = self.encoder if part == "encoder" else self.llm.model
-            self._hashes[part] = fingerprint(module)
-        return torch.tensor(list(bytes.fromhex(self._hashes[part])), dtype=torch.uint8)
-
-
-def make_encoder(
-    encoder: str | nn.Module, arguments: Mapping[str, Any] | None, pretrained: bool, channels: int
-) -> nn.Module:
-    """Stage 1 by name, or a copy of a module; see :class:`GaitLLM`.
-
-    Args:
-        encoder: Name or module.
-        arguments: Its structure.
-        pretrained: Load published weights.
-        channels: Channels of the input.
-
-    Raises:
-        TypeError: If there is no ``forward_features``.
-        ValueError: If the structure is another one.
-    """
-    arguments = dict(arguments or {})
-    if isinstance(encoder, str) and ":" not in encoder:
-        # Here, because the factory stands above the models: this one contains another.
-        from gaitzoo._factory import create_model
-
-        if channels != 1:
-            arguments.setdefault("in_channels", channels)
-        return create_model(encoder, pretrained, **arguments)
-    if pretrained:
-        raise ValueError(
-            "expected encoder_pretrained=True with the name of a model only; saved models and "
-            "modules have their weights"
-        )
-    if isinstance(encoder, str):
-        from gaitzoo._factory import create_model
-
-        built: nn.Module = create_model(encoder)
-    else:
-        if not hasattr(encoder, "forward_features"):
-            raise TypeError(
-                "expected the encoder as a name or a module with forward_features, got "
-                f"{type(encoder).__name__}"
-            )
-        built = copy.deepcopy(encoder)
-    found = getattr(built, "model_args", {})
-    other = {k: found.get(k) for k, v in arguments.items() if found.get(k) != v}
-    if other:
-        wanted = {key: arguments[key] for key in other}
-        raise ValueError(
-            f"expected an encoder built with {wanted}, got {other}; pass encoder_args=None to take "
-            "it as it is"
-        )
-    return built
-
-
-@torch.no_grad()
-def map_shape(
-    encoder: nn.Module, in_channels: int, input_size: tuple[int, int]
-) -> tuple[int, int, int]:
-    """Channels, rows and columns of an encoder's map, found with one empty clip.
-
-    Args:
-        encoder: Has ``forward_features``.
-        in_channels: Channels of the input.
-        input_size: Height and width of a frame.
-
-    Raises:
-        ValueError: If it gives no map ``[N, C, T', H', W']`` with lengths.
-    """
-    weight = next(encoder.parameters(), torch.zeros(()))
-    clip = weight.new_zeros(1, in_channels, 1, *input_size)
-    result = encoder.eval().forward_features(clip, None)  # pyright: ignore[reportCallIssue]
-    if not isinstance(result, tuple) or len(result) != 2 or result[0].ndim != 5:
-        raise ValueError(
-            "expected an encoder whose forward_features gives (features [N, C, T, H, W], lengths), "
-            f"got {type(result).__name__} from {type(encoder).__name__}"
-        )
-    return result[0].shape[1], result[0].shape[3], result[0].shape[4]
-
-
-def _tuples(value: Any) -> Any:
-    """As a saved configuration comes back: tuples instead of lists."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _frozen_key(model: GaitLLM, key: str, prefix: str) -> str | None:
-    """Which part that is kept elsewhere a key belongs to."""
-    for part, elsewhere in model.elsewhere.items():
-        if elsewhere and key.startswith(f"{prefix}{part}.") and "lora_" not in key:
-            return part
-    return None
-
-
-def _leave_out_frozen(module: Any, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
-    for key in [key for key in state_dict if _frozen_key(module, key, prefix)]:
-        del state_dict[key]
-    for part, elsewhere in module.elsewhere.items():
-        if elsewhere:
-            state_dict[f"{prefix}{part}.sha256"] = module._hash_of(part)
-
-
-def _check_frozen(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    for part, elsewhere in module.elsewhere.items():
-        saved = state_dict.pop(f"{prefix}{part}.sha256", None)
-        if saved is None or not elsewhere:
-            continue
-        own = module._hash_of(part)
-        if not torch.equal(saved.cpu(), own):
-            name = module.model_args[part]
-            revision = f" (revision {module.llm.revision})" if part == "llm" else ""
-            raise ValueError(
-                f"expected the {part} that this checkpoint was trained with, hash "
-                f"{bytes(saved.tolist()).hex()[:16]}..., got {name!r}{revision} with hash "
-                f"{bytes(own.tolist()).hex()[:16]}...; give its name and revision. Nothing was "
-                "loaded."
-            )
-    module._loading_prefix = prefix
-
-
-def _forgive_frozen(module: Any, keys: Any) -> None:
-    missing = keys.missing_keys
-    missing[:] = [key for key in missing if not _frozen_key(module, key, module._loading_prefix)]
+        copy_head(self.encoder, self.part_pool.part_bins, self.part_fc, self.neck, warm=warm)
 
 
 def _cfg(**fields: object) -> PretrainedCfg:

@@ -32,10 +32,12 @@ from gaitzoo._hierarchy import (
     CASIAB_17,
     GAIT3D,
     OUMVLP,
+    WALKERS,
     HSTLLevel,
     check_levels,
 )
 from gaitzoo._registry import PretrainedCfg, StateDict, register_model, rename_keys
+from gaitzoo._shipped import WALKERS_PROTOCOL, walkers_cfg
 from gaitzoo.layers import GeMHPP, PartLinear, SharedBNNeck, TemporalMax
 from gaitzoo.outputs import GaitOutput
 from gaitzoo.regions import ASTP, ARME_Conv, FTABlock, check_heights
@@ -363,6 +365,20 @@ _GREW_NOTES = (
 _GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
 
 _CFGS = {
+    "walkers": walkers_cfg(
+        embedding="after_bn",
+        paper="https://arxiv.org/abs/2307.09856",
+        model_args={"levels": WALKERS, "last": 8, "part_channels": 96},
+        filename="hstl_walkers.safetensors",
+        size=3_063_956,
+        sha256="72adc5fdb0eea6c0b01bf54181d53af3fa4b36670ad5604024b25c84e9d7b7b3",
+        metrics={
+            "rank1_walkers": 95.2,
+            "rank1_walkers_bag": 89.3,
+            "rank1_walkers_coat": 86.5,
+            "protocol": WALKERS_PROTOCOL,
+        },
+    ),
     "casiab": _cfg(
         num_classes=74, metrics=_CASIAB_METRICS, unavailable=_BY_HAND, notes=_CASIAB_NOTES
     ),
@@ -406,7 +422,7 @@ _CFGS = {
 
 @register_model(_CFGS, convert=convert_checkpoint)
 def hstl(**model_args: object) -> HSTL:
-    """HSTL; tags: ``casiab`` (default), ``casiab_17``, ``oumvlp``, ``gait3d``, ``grew``.
+    """HSTL; tags: ``walkers`` (default), ``casiab[_17]``, ``oumvlp``, ``gait3d``, ``grew``.
 
     Args:
         **model_args: Arguments of :class:`HSTL`.

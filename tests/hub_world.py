@@ -112,7 +112,7 @@ class World:
 def open_world(monkeypatch, home):
     """The world while the block runs; afterwards registry, cache and client are as they were."""
     # Few models: errors name the owners of a file, which builds all that there are.
-    known = {"dygait": _registry._ARCHITECTURES["dygait"]}
+    known = {name: _registry._ARCHITECTURES[name] for name in ("dygait", "hstl")}
     monkeypatch.setattr(_registry, "_ARCHITECTURES", known)
     monkeypatch.setattr(_factory, "_licenses_shown", set())
     with HubServer() as hub:

@@ -14,13 +14,14 @@ import gaitzoo
 PACKAGE = Path(gaitzoo.__file__).parent
 # A file imports from files of lower rows only.
 ROWS = [
-    {"_checks", "outputs", "_body", "_raster", "_pickles"},
+    {"_checks", "_modes", "outputs", "_body", "_raster", "_pickles"},
     {"sequence", "_flesh", "_ranking"},
-    {"_filming"},
-    {"layers", "losses", "metrics", "preprocess", "synthetic", "augment", "tokens"},
-    {"files", "pictures", "_registry", "frozen_llm"},
-    {"_base"},
-    {"resblocks", "regions", "_opengait_files"},
+    {"_filming", "_rows"},
+    {"layers", "losses", "metrics", "preprocess", "synthetic", "augment"},
+    {"peaks", "sentences"},
+    {"files", "pictures", "_registry", "frozen_llm", "tokens"},
+    {"_base", "_shipped"},
+    {"resblocks", "regions", "_opengait_files", "_stage1", "_frozen_parts"},
     {"_hierarchy"},
     {"dygait", "hstl", "deepgaitv2", "timm_frames", "gaitllm"},
     {"_fused_layers", "_memory", "_chunks"},
@@ -40,7 +41,7 @@ ROWS = [
     {"__main__"},
 ]
 # Imported inside functions, because they load slow libraries or stand higher.
-LATE = {"_base": {"_hub"}, "gaitllm": {"_factory"}}
+LATE = {"_base": {"_hub"}, "_stage1": {"_factory"}}
 
 
 def imports_of(path):

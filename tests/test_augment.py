@@ -7,6 +7,7 @@ from torch import Tensor
 from gaitzoo.augment import (
     RandomAugment,
     change_perspective,
+    coarsen,
     erase_rectangle,
     flip_horizontally,
     rotate,
@@ -19,11 +20,13 @@ FUNCTIONS = {
     "perspective": lambda x: change_perspective(x, torch.full((4, 2), 0.05)),
     "erase": lambda x: erase_rectangle(x, 0.2, 0.2, 0.3, 0.3),
     "roughen": lambda x: roughen_outline(x, 0.5, seeded()),
+    "coarsen": lambda x: coarsen(x, 2.0),
     "random": lambda x: RandomAugment(flip=1, rotate=1, perspective=1, erase=1, roughen=1)(
         x, seeded()
     ),
 }
-NONE = {"flip": 0.0, "rotate": 0.0, "perspective": 0.0, "erase": 0.0, "roughen": 0.0}
+NAMES = ("flip", "rotate", "perspective", "erase", "roughen", "coarsen")
+NONE = dict.fromkeys(NAMES, 0.0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -136,11 +139,22 @@ def test_equal_shifts_magnify() -> None:
 
 @pytest.mark.parametrize(
     ("shifts", "match"),
-    [(torch.zeros(2, 4), r"\[4, 2\], got \[2, 4\]"), (torch.full((4, 2), 0.5), "between -0.5")],
+    [(torch.zeros(2, 4), r"\[4, 2\], got \[2, 4\]"), (torch.full((4, 2), 0.25), "between -0.25")],
 )
 def test_bad_shifts(shifts: Tensor, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         change_perspective(disc(), shifts)
+
+
+def test_coarse_frames_lose_what_is_fine_and_keep_what_is_large() -> None:
+    fine = (torch.arange(24) % 2).float().expand(2, 24, 24)
+    torch.testing.assert_close(coarsen(fine, 2.0), torch.full_like(fine, 0.5))
+    torch.testing.assert_close(coarsen(fine, 1.0), fine)
+    large = torch.zeros(1, 24, 24)
+    large[:, :, 12:] = 1
+    assert coarsen(large, 4.0)[:, :, :8].eq(0).all()
+    assert coarsen(large, 4.0)[:, :, 16:].eq(1).all()
+    assert 0 < coarsen(large, 4.0)[0, 0, 11] < 0.5
 
 
 def test_the_rectangle_is_erased_and_nothing_else() -> None:
@@ -182,7 +196,9 @@ def test_roughening_grows_with_strength_and_differs_between_frames() -> None:
         (lambda: rotate(disc(), 200.0), "degrees in -180..180, got 200"),
         (lambda: roughen_outline(disc(), 1.5), r"strength in \[0, 1\], got 1.5"),
         (lambda: RandomAugment(flip=1.5), r"RandomAugment.flip in \[0, 1\], got 1.5"),
-        (lambda: RandomAugment(max_shift=0.5), r"max_shift in \[0, 0.499\]"),
+        (lambda: RandomAugment(max_shift=0.5), r"max_shift in \[0, 0.249\]"),
+        (lambda: RandomAugment(max_coarsening=0.5), r"max_coarsening in \[1, 8\], got 0.5"),
+        (lambda: coarsen(disc(), 0.5), r"factor in \[1, 8\].*got 0.5"),
         (lambda: RandomAugment(max_degrees=math.nan), "max_degrees"),
     ],
 )

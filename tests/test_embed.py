@@ -8,7 +8,7 @@ from test_contract import make
 import gaitzoo
 from gaitzoo._chunks import _maps, embed_in_chunks, temporal_reach
 from gaitzoo._embed import _batches, _embeddings
-from gaitzoo._memory import bytes_per_frame
+from gaitzoo._memory import _LiveBytes, bytes_per_frame
 
 
 @pytest.fixture
@@ -174,6 +174,18 @@ def test_a_long_sequence_among_short_ones_stays_within_the_memory():
     assert max(frames) <= 100
     for i, sequence in enumerate(sequences):
         assert relative_error(found[i], model(sequence[None]).embeddings[0]) < 1e-5
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("name", LONG)
+def test_all_tensors_of_a_long_sequence_among_short_ones_fit_the_budget(name, fuse):
+    model = make(name, num_classes=0)
+    model = gaitzoo.fuse_for_inference(model) if fuse else model
+    sequences = clips(5, 2000, 9, 12, 60, 60, 7)
+    budget = 150 * bytes_per_frame(model, (16, 12))
+    with _LiveBytes() as counted:
+        gaitzoo.embed(model, sequences, max_memory=budget, progress=False)
+    assert 0.1 * budget < counted.peak < budget
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from conftest import relative_error
 from test_contract import TINY, clips_for, make, padded
 
 import gaitzoo
+from gaitzoo.export import whole_files
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -78,9 +79,50 @@ def test_refused(tmp_path):
         gaitzoo.export_onnx(torch.nn.Linear(1, 1), tmp_path / "model.onnx")
     with pytest.raises(TypeError, match=r"expected a model in float32, got torch\.float64"):
         gaitzoo.export_onnx(make("gaitbase_tiny").double(), tmp_path / "model.onnx")
+    with pytest.raises(FileNotFoundError, match=r"existing folder to write model\.onnx into"):
+        gaitzoo.export_onnx(make("gaitbase_tiny"), tmp_path / "missing" / "model.onnx")
 
 
-def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match="pip install onnx onnxscript"):
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_missing_packages_are_named(tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"package '{package}' .*pip install 'gaitzoo\[onnx\]'"):
         gaitzoo.export_onnx(make("gaitbase_tiny"), tmp_path / "model.onnx")
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_arrive_together_or_not_at_all(tmp_path):
+    (tmp_path / "model.onnx").write_text("old")
+
+    def fail():
+        with whole_files(tmp_path / "model.onnx") as path:
+            path.with_name("model.onnx.data").write_text("weights")
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
+    assert contents(tmp_path) == {"model.onnx": "old"}
+    with whole_files(tmp_path / "model.onnx") as path:
+        path.with_name("model.onnx.data").write_text("weights")
+        path.write_text("new")
+        assert contents(tmp_path / path.parent.name) == {
+            "model.onnx": "new",
+            "model.onnx.data": "weights",
+        }
+    assert contents(tmp_path) == {"model.onnx": "new", "model.onnx.data": "weights"}
+
+
+@torch.no_grad()
+def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch):
+    # What torch's exporter does with more weights than one file can hold.
+    monkeypatch.setattr(torch.onnx._internal.exporter._onnx_program, "_LARGE_MODEL_THRESHOLD", 100)
+    model = make("gaitbase_tiny", num_classes=0)
+    gaitzoo.export_onnx(model, tmp_path / "model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    batch, lengths = padded(clips_for(model, 8, 3), 0.0)
+    found = run(session_of(tmp_path / "model.onnx"), batch, lengths)["embeddings"]
+    assert relative_error(found, model(batch, lengths).embeddings) < 1e-4

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import relative_error
 from test_contract import TINY, clips_for, make, padded
+from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
 from gaitzoo import fuse_for_inference
@@ -19,6 +20,8 @@ from gaitzoo._fused_dygait import FusedDyGaitStage
 from gaitzoo._fused_frames import fold_batch_norms
 from gaitzoo._fused_layers import channels_last, convolve
 from gaitzoo.dygait import DyGaitStage
+from gaitzoo.metrics import part_distances
+from gaitzoo.synthetic import SyntheticWalkers
 
 MIXED = (7, 1, 2, 3, 4, 9, 5, 12)
 # Other structures than those of the small variants.
@@ -135,6 +138,29 @@ def test_narrow_weights_stay_close(name, dtype):
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
+def test_walkers_are_found_with_narrow_weights_too(name):
+    """Mean cosine of 0.999 at least, and the same first match for every walk."""
+    model = make(name, num_classes=0)
+    height, width = model.pretrained_cfg.input_size
+    walks = (("normal", 0), ("normal", 1))
+    # Twice as large as the models want them: walkers are drawn at 16 pixels and more.
+    size = 2 * height, 2 * width
+    people = SyntheticWalkers(4, sequences=walks, views=(90,), frames=12, size=size)
+    clips = [people[i].silhouettes[: 12 - i % 5].float() / 255 for i in range(len(people))]
+    inputs = [torch.nn.functional.avg_pool2d(clip, 2) for clip in clips]
+    if model.in_channels > 1:
+        inputs = [clip.expand(model.in_channels, *clip.shape) for clip in inputs]
+    batch, lengths = padded(inputs, 0.0)
+    wanted = model(batch, lengths).embeddings
+    found = fuse_for_inference(model, torch.bfloat16)(batch, lengths).embeddings
+    cosine = torch.nn.functional.cosine_similarity(found.flatten(1), wanted.flatten(1))
+    assert cosine.mean() > 0.999
+    matches = [part_distances(e[0::2], e[1::2]).argmin(1).tolist() for e in (found, wanted)]
+    assert matches[0] == matches[1]
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
 def test_maps_keep_channels_last(name):
     fused = fuse_for_inference(make(name))
     seen = []
@@ -240,12 +266,16 @@ def test_compiles_without_graph_breaks(name):
         # The compiler itself uses what later versions of Python and torch have deprecated.
         warnings.simplefilter("ignore")
         # "eager" traces as every backend does, and leaves out minutes of C++ compilation.
-        compiled = torch.compile(fused, fullgraph=True, backend="eager", dynamic=True)
-        for frame_counts in ((9, 5), (12, 3, 7)):
+        traced = CompileCounter()
+        compiled = torch.compile(fused, fullgraph=True, backend=traced, dynamic=True)
+        # Frames of any remainder by three, which is how many HSTL joins into one.
+        for frame_counts in ((9, 5), (12, 3, 7), (17, 4), (10, 10, 1)):
             batch, lengths = padded(clips_for(fused, *frame_counts), 0.0)
             for given in (lengths, None):
                 found, wanted = compiled(batch, given), fused(batch, given)
                 assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
+        # One graph with lengths and one without, however many sequences and frames.
+        assert traced.frame_count == 2
 
 
 def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
@@ -282,6 +312,28 @@ def test_embed_takes_fused_models():
         found = gaitzoo.embed(fuse_for_inference(model, dtype), clips, progress=False)
         assert found.dtype == torch.float32
         assert relative_error(found, wanted) < tolerance
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_fused_models_are_neither_saved_nor_trained(name, tmp_path):
+    model = make(name)
+    for fused in (fuse_for_inference(model), copy.deepcopy(fuse_for_inference(model))):
+        with pytest.raises(ValueError, match="a plain model to save, got one from fuse_for_inf"):
+            fused.save_pretrained(tmp_path / "saved")
+        with pytest.raises(ValueError, match="a plain model to save, got one from fuse_for_inf"):
+            fused.push_to_hub("somebody/model")
+        with pytest.raises(ValueError, match="a plain model to train, got one from fuse_for_inf"):
+            fused.train()
+        assert not any(module.training for module in fused.modules())
+        assert fused.eval() is fused
+    assert list(tmp_path.iterdir()) == []
+    assert model.train().training
+
+
+def test_weights_of_fused_models_fit_no_plain_model():
+    model = make("dygait_tiny")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(fuse_for_inference(model).state_dict())
 
 
 def test_refused():

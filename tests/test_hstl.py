@@ -484,7 +484,7 @@ def test_unknown_names_are_refused(tmp_path):
     weights["arme2.2.conv3d.0.conv3d.weight"] = torch.zeros(1)
     torch.save({"model": weights}, tmp_path / "changed.pt")
     with pytest.raises(ValueError, match=r"looks like the authors' hstl, but 1 key.*arme2\.2"):
-        load_checkpoint(gaitzoo.create_model("hstl"), tmp_path / "changed.pt")
+        load_checkpoint(gaitzoo.create_model("hstl.casiab"), tmp_path / "changed.pt")
 
 
 @torch.no_grad()
@@ -508,7 +508,7 @@ def test_own_hierarchy_for_another_height(tmp_path):
 @pytest.mark.parametrize("rows", [32, 65, 128])
 def test_wrong_heights_are_refused_with_the_one_that_fits(rows):
     with torch.device("meta"):
-        model = gaitzoo.create_model("hstl", num_classes=0)
+        model = gaitzoo.create_model("hstl.casiab", num_classes=0)
         clips = torch.empty(1, 3, rows, 44)
     with pytest.raises(
         ValueError, match=rf"frames of 64 rows.* got {rows} rows.*levels=.*HSTLLevel.*to {rows}$"
@@ -599,7 +599,9 @@ def test_length_law_with_two_shortenings():
 @torch.no_grad()
 def test_hierarchies_of_other_heights_go_through_embed_and_files(rows, tmp_path):
     levels = [HSTLLevel([rows], [2]), HSTLLevel([rows // 4, 3 * rows // 4], [4, 4], shorten=True)]
-    model = gaitzoo.create_model("hstl", num_classes=0, levels=levels, last=8, part_channels=4)
+    model = gaitzoo.create_model(
+        "hstl.casiab", num_classes=0, levels=levels, last=8, part_channels=4
+    )
     assert model.pretrained_cfg.input_size == (rows, rows * 22 // 32)
     assert not model.pretrained_cfg.metrics
     clip = torch.rand(6, *model.pretrained_cfg.input_size)

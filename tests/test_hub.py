@@ -467,7 +467,7 @@ def test_full_disk_while_downloading(world):
 class TestShipped:
     @pytest.fixture
     def shipped(self, world, monkeypatch):
-        monkeypatch.setattr(_factory, "_SHIPPED", world.home / "shipped")
+        monkeypatch.setattr(_factory, "SHIPPED", world.home / "shipped")
         (world.home / "shipped").mkdir()
         half = {
             key: value.half() if value.is_floating_point() else value

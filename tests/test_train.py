@@ -90,13 +90,112 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint(train, recipe, monkeypat
     def die(*_):
         raise KilledError
 
-    train.train(dataclasses.replace(recipe, steps=2))
+    train.train(recipe, stop_at=2)
     with monkeypatch.context() as patch:
         patch.setattr(train.os, "replace", die)
         with pytest.raises(KilledError):
             train.train(recipe)
     checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == 2
+
+
+def test_another_recipe_does_not_go_on(train, recipe):
+    train.train(recipe, stop_at=2)
+    with pytest.raises(ValueError, match=r"another learning_rate, seed; choose another --output"):
+        train.train(dataclasses.replace(recipe, seed=1, learning_rate=0.1))
+
+
+def test_rendered_walks_of_another_size_are_refused(train, recipe, tmp_path):
+    recipe = dataclasses.replace(recipe, rendered=1)
+    (tmp_path / "run").mkdir()
+    train.RenderedWalks(recipe)
+    train.RenderedWalks(dataclasses.replace(recipe, identities=2))  # the first of them
+    for other in ({"identities": 5}, {"height": 64}, {"frames": 9}):
+        with pytest.raises(ValueError, match=r"remove the file to render them again"):
+            train.RenderedWalks(dataclasses.replace(recipe, **other))
+
+
+def test_a_run_can_start_from_the_weights_of_another(train, recipe, tmp_path):
+    first = train.train(dataclasses.replace(recipe, output=str(tmp_path / "first"), steps=1))
+    path = tmp_path / "first" / "model.safetensors"
+    second = dataclasses.replace(recipe, start_from=str(path), identities=3, learning_rate=0.0)
+    second = dataclasses.replace(second, weight_decay=0.0)
+    # A learning rate of zero shows where it began.
+    model = train.train(second)
+    assert model.num_classes == 3
+    half = first.part_fc.weight.half().float()
+    assert torch.equal(model.part_fc.weight, half)
+    path.unlink()  # no longer needed to go on
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert torch.equal(train.train(second).part_fc.weight, half)
+    wider = {
+        "model_args": '{"part_bins": [2]}',
+        "output": str(tmp_path / "wider"),
+        "start_from": "",
+    }
+    train.train(dataclasses.replace(second, steps=1, **wider))
+    strange = {"start_from": str(tmp_path / "wider" / "model.safetensors")}
+    with pytest.raises((ValueError, RuntimeError), match=r"part_fc|these model_args"):
+        train.train(dataclasses.replace(second, output=str(tmp_path / "third"), **strange))
+
+
+def test_an_extra_head_classifies_and_is_left_out(train, recipe, tmp_path):
+    levels = [[[32], [2]], [[20, 12], [2, 4], True, False, True]]
+    narrow = json.dumps({"levels": levels, "last": 8, "part_channels": 4})
+    recipe = dataclasses.replace(recipe, head="extra", model="hstl", model_args=narrow)
+    unbroken = train.train(dataclasses.replace(recipe, output=str(tmp_path / "unbroken")))
+    train.train(recipe, stop_at=4)
+    resumed = train.train(recipe)
+    assert resumed.num_classes == 0
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert set(saved) == set(resumed.state_dict())
+    checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert checkpoint["head"]["classifier.weight"].shape[2] == recipe.identities
+    neck_apart = {"network": "deep", "channels": (2, 2, 2, 2), "head": "bnneck"}
+    before_bn = dataclasses.replace(
+        recipe, model="dygait_tiny", model_args=json.dumps(neck_apart), output=str(tmp_path / "x")
+    )
+    with pytest.raises(ValueError, match='expected head="own" for a model whose embeddings'):
+        train.train(before_bn)
+
+
+def test_scores_of_a_run(train, recipe, tmp_path, monkeypatch, capsys):
+    train.train(recipe)
+    capsys.readouterr()
+    evaluate = load_example("evaluate_walkers")
+    arguments = ["--recipe", str(tmp_path / "run" / "recipe.json"), "--identities", "2"]
+    monkeypatch.setattr(sys, "argv", ["evaluate_walkers.py", *arguments, "--frames", "4"])
+    evaluate.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = [line.split("|")[1].strip() for line in lines]
+    names = ["dygait_tiny", "untrained", "before rounding", "energy images"]
+    assert [row for row in rows if row in names] == names
+
+
+def test_scores_are_those_of_a_loop(train, monkeypatch):
+    evaluate = load_example("evaluate_walkers")
+    options = evaluate.argparse.Namespace(identities=3, frames=4, seed=2, level=False)
+    samples = evaluate.render(options, (32, 22), None)
+    baseline = evaluate.Competitor(evaluate.EnergyImage(), (32, 22))
+    images = [sample.silhouettes.float().mean(0) / 255 for sample in samples]
+    expected = []
+    for condition in ("normal", "bag", "coat"):
+        right = []
+        for query, image in zip(samples, images, strict=True):
+            if query.condition != condition or (condition == "normal" and query.sequence < 2):
+                continue
+            others = [
+                (float((image - other).norm()), sample.label)
+                for sample, other in zip(samples, images, strict=True)
+                if sample.condition == "normal"
+                and sample.sequence < 2
+                and sample.view != query.view
+            ]
+            right.append(min(others)[1] == query.label)
+        expected.append(100 * np.mean(right))
+    assert evaluate.score(baseline, samples)[:3] == pytest.approx(expected)
 
 
 def test_the_seed_decides_the_result(train, recipe, tmp_path):
@@ -154,6 +253,12 @@ def test_batches_hold_people_with_several_walks(train, recipe):
     assert list(train.PKSampler(recipe, first_step=4)) == batches[4:]
     assert next(iter(train.PKSampler(recipe, first_step=0, process=1))) != batches[0]
     assert len({label for batch in batches for label, _ in batch}) > 10
+
+
+def test_frames_are_the_model_s_unless_told_otherwise(train):
+    for name, size in (("dygait", (32, 22)), ("dygait.gait3d", (128, 88)), ("hstl", (32, 22))):
+        assert train.frame_size(train.Recipe(output="", model=name)) == size
+    assert train.frame_size(train.Recipe(output="", height=64)) == (64, 44)
 
 
 def test_a_key_is_one_clip(train, recipe):

@@ -80,24 +80,28 @@ def main() -> None:
     features, labels = cache(model, TRAIN, first=0)
     unseen, unseen_labels = cache(model, UNSEEN, first=TRAIN)
     before = rank1(model, unseen, unseen_labels)
+    before_train = rank1(model, features, labels)
     optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=1e-3, weight_decay=0.02)
     triplet, cross_entropy = PartTripletLoss(), PartCrossEntropyLoss()
-    losses = []
+    losses, entropies = [], []
     for step in range(options.steps):
         people = torch.randperm(TRAIN)[:8]
         batch = torch.cat([p * 8 + torch.randperm(8)[:4] for p in people])
         output = model(features=features[batch])
-        loss = triplet(output.embeddings, labels[batch]) + cross_entropy(
-            output.logits, labels[batch]
-        )
+        entropy = cross_entropy(output.logits, labels[batch])
+        loss = triplet(output.embeddings, labels[batch]) + entropy
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.trainable_parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        entropies.append(entropy.item())
         if step % 20 == 0 or step == options.steps - 1:
             print(f"step {step}: loss {losses[-1]:.3f}", flush=True)
     after = rank1(model, unseen, unseen_labels)
+    after_train = rank1(model, features, labels)
+    print(f"cross-entropy, first step: {entropies[0]:.2f}, last: {entropies[-1]:.2f}")
+    print(f"rank-1 of training clips, llm part: {before_train[1]:.1f} -> {after_train[1]:.1f}")
     print(f"rank-1 of unseen walkers, before: all {before[0]:.1f}, llm part {before[1]:.1f}")
     print(f"rank-1 of unseen walkers, after:  all {after[0]:.1f}, llm part {after[1]:.1f}")
 

@@ -57,10 +57,10 @@ class FrozenLLM(nn.Module):
     model that is handed over is frozen in place, not copied.
 
     Source: GaitLLM (CVPR 2025): the frozen model reads the gait sentence as embeddings. Our
-    choices: which model, the last hidden layer, its own causal mask, positions 0 to L - 1, no
-    prompt, and its own first word (``bos``) before the sentence, whose output is dropped: the
-    first place of such models tends to have a very large output whatever stands there, which a
-    maximum over the sentence would pick up.
+    choices: which model, and its own first word (``bos``) before the sentence, whose output is
+    dropped: the first place of such models tends to have a very large output whatever stands
+    there, which a maximum over the sentence would pick up. Fixed, without a source: the last hidden
+    layer, the model's own causal mask, positions 0 to L - 1, no prompt.
 
     Args:
         llm: What to load: a Hub name or a folder (with its weights; models whose code is on the
@@ -234,6 +234,7 @@ def _build(
     with torch.device("cpu"):
         import transformers
         import transformers.modeling_utils
+        from transformers.utils import is_flash_attn_2_available
 
     if revision is not None and not isinstance(llm, str):
         raise ValueError(

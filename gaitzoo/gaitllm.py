@@ -6,9 +6,9 @@ is known, and nothing of it is contained here.
 
 Differences from upstream: unknown. What is known of the paper is its pipeline: frozen encoder,
 spatial tokenizer, peak token finder, motion clip assembler, frozen language model, projector,
-maximum over the sentence, one more part beside the encoder's. Everything else, marked "our choice"
-in the docstrings here and in those of the blocks, is an argument. Published numbers are
-those of the authors' model, not of this one.
+maximum over the sentence, one more part beside the encoder's. Everything else is our choice:
+marked so in the docstrings here and in those of the blocks, an argument or, where a docstring says
+so, fixed without a source. Published numbers are those of the authors' model, not of this one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from gaitzoo._base import GaitModel
+from gaitzoo._checks import check_features
 from gaitzoo._frozen_parts import FrozenPartsModel
 from gaitzoo._registry import PretrainedCfg, register_model
+from gaitzoo._rows import row_lengths
 from gaitzoo._stage1 import copy_head, make_encoder, map_shape
 from gaitzoo.frozen_llm import FrozenLLM
 from gaitzoo.layers import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
@@ -67,11 +69,13 @@ class GaitLLM(FrozenPartsModel):
             modules, what they must have been built with.
         encoder_pretrained: Load the published weights of the encoder's tag.
         save_encoder: Keep the encoder's weights in checkpoints even if they came by name.
-        llm: As for :class:`FrozenLLM`. The paper's is not stated; default is our choice.
-        llm_revision: Branch, tag or commit of the language model; the commit is saved.
+        llm: As for :class:`FrozenLLM` (a ready model is frozen in place, not copied). The paper's
+            is not stated; default is our choice.
+        llm_revision: Branch, tag or commit of the language model; ``None`` = the newest. The
+            commit that was loaded is saved.
         llm_dtype: ``"float32"``, ``"bfloat16"`` (for GPUs) or ``"float16"``.
-        attn_implementation: Attention of the language model, for transformers.
-        lora: As for :class:`FrozenLLM`; not in the paper.
+        attn_implementation: As for :class:`FrozenLLM`.
+        lora: As for :class:`FrozenLLM`; not in the paper. ``lora_dropout`` never acts.
         bos: Put the language model's first word before the sentence (our choice).
         num_classes: Training identities, 0 = no classifier.
         in_channels: Channels of the input.
@@ -188,16 +192,14 @@ class GaitLLM(FrozenPartsModel):
             token_dim,
             num_heads,
             mlp_ratio,
-            assembler_scope,  # pyright: ignore[reportArgumentType]
-            assembler_depth,
+            assembler_scope,
+            assembler_depth,  # pyright: ignore[reportArgumentType]
         )
         self.g2l = G2LProjector(token_dim, self.llm.hidden_size, self.llm.embedding_scale)
         self.l2g = L2GProjector(self.llm.hidden_size, channels, l2g_bias)
         self.aggregator = RepresentationAggregator(aggregation)  # pyright: ignore[reportArgumentType]
-        self._build_head(channels, num_classes, part_bins, embed_dim)
-        self._start_head(warm_start_head)
+        self._build_head(channels, num_classes, part_bins, embed_dim, warm_start_head)
         self._freeze(encoder, encoder_pretrained, save_encoder)
-        self._record_origins()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes blocks and the language model's layers again in the backward pass."""
@@ -288,9 +290,10 @@ class GaitLLM(FrozenPartsModel):
         if (silhouettes is None) == (features is None):
             raise ValueError("expected silhouettes or features, one of the two")
         if silhouettes is not None:
-            return self.forward_features(silhouettes, lengths)
+            features, lengths = self.forward_features(silhouettes, lengths)
         assert features is not None
-        return features, lengths
+        check_features(features, self.tokenizer.in_channels)
+        return features, row_lengths(lengths, features, features.shape[0], features.shape[2])
 
     def _most_frames(self, num_tokens: int) -> int | None:
         longest = self.llm.max_tokens
@@ -304,6 +307,7 @@ class GaitLLM(FrozenPartsModel):
         num_classes: int,
         part_bins: tuple[int, ...] | None,
         embed_dim: int | None,
+        warm: bool | None,
     ) -> None:
         own_pool = getattr(self.encoder, "part_pool", None)
         own_neck = getattr(self.encoder, "neck", None)
@@ -317,8 +321,7 @@ class GaitLLM(FrozenPartsModel):
         self.neck = PartBNNeck(
             self.num_parts, self.num_features, num_classes, getattr(own_neck, "order", "channel")
         )
-
-    def _start_head(self, warm: bool | None) -> None:
+        assert isinstance(self.neck, PartBNNeck)
         copy_head(self.encoder, self.part_pool.part_bins, self.part_fc, self.neck, warm=warm)
 
 
@@ -343,7 +346,7 @@ def _cfg(**fields: object) -> PretrainedCfg:
 def _dataset_cfg(tag: str, num_classes: int, metrics: Mapping[str, Any]) -> PretrainedCfg:
     return _cfg(
         num_classes=num_classes,
-        model_args={"encoder": f"deepgaitv2_p3d.{tag}", "encoder_args": {"layers": (1, 1, 1, 1)}},
+        model_args={"encoder": f"deepgaitv2_p3d.{tag}"},
         metrics=metrics,
     )
 
@@ -388,13 +391,21 @@ _CFGS = {
 }
 
 
+# Encoders whose tags have another depth than the paper's baseline.
+_DEPTH_OPEN = ("deepgaitv2_p3d", "deepgaitv2_3d", "deepgaitv2_2d")
+
+
 @register_model(_CFGS)
 def gaitllm(**model_args: object) -> GaitLLM:
     """GaitLLM on DeepGaitV2-P3D with 10 layers; tags: ``gait3d`` (default) and others.
 
     Args:
-        **model_args: Arguments of :class:`GaitLLM`.
+        **model_args: Arguments of :class:`GaitLLM`. An encoder named ``deepgaitv2_...`` gets 10
+            layers if ``encoder_args`` is left out; ``encoder_args=None`` = as many as its tag says.
     """
+    encoder = model_args.get("encoder", "deepgaitv2_p3d")
+    if isinstance(encoder, str) and encoder.partition(".")[0] in _DEPTH_OPEN:
+        model_args.setdefault("encoder_args", {"layers": (1, 1, 1, 1)})
     return GaitLLM(**model_args)  # pyright: ignore[reportArgumentType]
 
 

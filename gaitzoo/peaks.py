@@ -20,6 +20,11 @@ from gaitzoo.sequence import lengths_to_mask
 
 __all__ = ["PeakTokenFinder", "PeakTokens"]
 
+# Angles closer than this (radians) are level.
+_LEVEL = 1e-6
+# A share of frames is a fraction with this denominator at most.
+_FINEST = 100_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakTokens:
@@ -27,7 +32,7 @@ class PeakTokens:
 
     Args:
         scores: ``[N, T]`` similarity of each frame with the whole sequence; ``-inf`` past the end.
-        is_peak: ``[N, T]`` bool, frames whose score is above both neighbours'.
+        is_peak: ``[N, T]`` bool, frames that score above both neighbours, level with neither.
         keep: ``[N, T]`` bool, the frames that were kept.
         index: ``[N, K]`` int64, the kept frames in the order of time; 0 where there are fewer.
         lengths: ``[N]`` int64, how many were kept of each sequence.
@@ -52,12 +57,17 @@ class PeakTokenFinder(nn.Module):
     ones, earlier frames before later ones.
 
     Source: GaitLLM (CVPR 2025), peak token finder: similarity with a global token selects the most
-    discriminative frames. Our choices: mean as global token, cosine, how many are kept, what a
-    peak is, and which frames fill up when there are too few peaks.
+    discriminative frames. Our choices: mean as global token, how many are kept, and, fixed without
+    a source, cosine, what a peak is, and which frames fill up when there are too few peaks.
 
     Scores are float64 where the device has it: frames of one walk are so alike that float32
-    would decide between them by rounding, which differs from batch to batch. The choice passes no
-    gradient on, except through ``global_token="learned"``, see :meth:`weigh`.
+    would decide between them by rounding, which differs from batch to batch. The tokens themselves
+    may be rounded too: frames are level if their angles to the global token, in the order of size,
+    follow each other by less than 1e-6, which is ten times the rounding of float32. So the same
+    frame shown twice is level with itself in float32, in any batch, and the earlier is taken; for
+    tokens in bfloat16 or float16 that does not hold. :meth:`select` compares scores as they are.
+
+    The choice passes no gradient on, except through ``global_token="learned"``, see :meth:`weigh`.
 
     Args:
         keep_ratio: Share of the valid frames that is kept, rounded up, in (0, 1].
@@ -126,7 +136,15 @@ class PeakTokenFinder(nn.Module):
         """Returns the kept frames and their scores."""
         check_tokens(tokens)
         lengths = row_lengths(lengths, tokens, *tokens.shape[:2])
-        return self.select(self.score(tokens, lengths), lengths)
+        scores = self.score(tokens, lengths)
+        peaks = self.select(_levels(scores.detach(), lengths), lengths)
+        return PeakTokens(
+            scores=masked(scores, lengths, -torch.inf),
+            is_peak=peaks.is_peak,
+            keep=peaks.keep,
+            index=peaks.index,
+            lengths=peaks.lengths,
+        )
 
     def score(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Similarity of every frame with the global token.
@@ -206,7 +224,7 @@ class PeakTokenFinder(nn.Module):
     def weigh(self, tokens: Tensor, peaks: PeakTokens) -> Tensor:
         """Lets gradients reach a learned global token; the values stay as they are.
 
-        Kept tokens are multiplied by ``1 + score - score``, with the second score a constant.
+        Kept tokens are multiplied by ``1 + (score - score)``, with the second score a constant.
 
         Args:
             tokens: ``[N, T, S, D]``.
@@ -218,12 +236,13 @@ class PeakTokenFinder(nn.Module):
         if self.query is None:
             return tokens
         scores = peaks.scores.masked_fill(~peaks.keep, 0.0)
-        return tokens * (1 + scores - scores.detach()).to(tokens.dtype)[:, :, None, None]
+        return tokens * (1 + (scores - scores.detach())).to(tokens.dtype)[:, :, None, None]
 
     @property
     def _share(self) -> Fraction:
         # As a fraction, 0.1 of 30 frames is 3 and not, by rounding, 4.
-        return Fraction(self.keep_ratio).limit_denominator(100_000)
+        share = Fraction(self.keep_ratio).limit_denominator(_FINEST)
+        return max(share, Fraction(1, _FINEST))
 
     def _count(self, lengths: Tensor, is_peak: Tensor) -> Tensor:
         if self.mode == "peaks":
@@ -232,3 +251,14 @@ class PeakTokenFinder(nn.Module):
             share = self._share
             count = -((-lengths * share.numerator) // share.denominator)
         return count.clamp(min=1, max=self.max_keep)
+
+
+def _levels(scores: Tensor, lengths: Tensor | None) -> Tensor:
+    """Scores ``[N, T]`` by rank, the same for those that only rounding tells apart."""
+    # Rounding of tokens moves the angle by as much whatever it is, cosines of small angles by less.
+    angle = (2 - 2 * scores).clamp(min=0).sqrt()
+    angle, order = masked(angle, lengths, torch.inf).sort(dim=1, stable=True)
+    before = F.pad(angle, (1, 0), value=-torch.inf)[:, :-1]
+    # Past the end this is infinity minus infinity, which is not larger than anything.
+    level = (angle - before > _LEVEL).cumsum(dim=1)
+    return -torch.zeros_like(level).scatter(1, order, level).to(scores.dtype)

@@ -24,7 +24,8 @@ class G2LProjector(nn.Module):
 
     ``LN``, a linear layer, times one learned number.
 
-    Source: none; GaitLLM (CVPR 2025) names no such layer, but the widths differ. Our choices: all.
+    Source: none; GaitLLM (CVPR 2025) names no such layer, but the widths differ. All of it is
+    fixed, without a source.
 
     Args:
         dim: D of the tokens.
@@ -65,8 +66,8 @@ class L2GProjector(nn.Module):
     """Brings what a language model says back to the width of gait features.
 
     Source: GaitLLM (CVPR 2025), language-to-gait projector: fully connected, back to the encoder's
-    width. Our choices: one layer, and no bias (behind a maximum over the sentence it would shift
-    all samples alike).
+    width. Our choice: no bias (behind a maximum over the sentence it would shift all samples
+    alike); fixed, without a source: one layer.
 
     Args:
         llm_dim: Width of the language model.

@@ -2,8 +2,8 @@
 
 Blocks of GaitLLM, each usable alone: "Bridging Gait Recognition and Large Language Models Sequence
 Modeling", CVPR 2025, pp. 3460-3469. The paper leaves much open; what a docstring calls "our choice"
-has no source and is an argument. timm's patch embedding and transformer blocks are imported when
-the first tokenizer is built.
+has no source and is an argument, and what it calls fixed has none either. timm's patch embedding
+and transformer blocks are imported when the first tokenizer is built.
 
 Tokens stand as ``[N, T, S, D]``: S tokens for each of T frames. Sequences of different lengths are
 padded on the T axis; what stands past the end never matters and comes out as zeros.
@@ -33,8 +33,9 @@ class SpatialTokenizer(nn.Module):
     after a few transformer blocks the places of the learnable tokens are the frame's tokens.
 
     Source: GaitLLM (CVPR 2025), spatial tokenizer: the learnable token, absolute positions and
-    transformer blocks are the paper's. Our choices: patch size, learned positions, two pre-norm
-    blocks without biases in the attention (a bias of keys has no effect), one token per frame.
+    transformer blocks are the paper's. Our choices: patch size, two blocks, one token per frame;
+    fixed, without a source: learned positions, and blocks that are pre-norm and without biases in
+    the attention (a bias of keys has no effect).
 
     Args:
         in_channels: C of the map.
@@ -141,7 +142,8 @@ class MotionClipAssembler(nn.Module):
     dropped frame goes through the MLP alone.
 
     Source: GaitLLM (CVPR 2025), motion clip assembler: cross-attention from the kept tokens to the
-    redundant ones. Our choices: pre-norm residual, the MLP, no position in time, and the scope.
+    redundant ones. Our choices: the scope; fixed, without a source: pre-norm residual, the MLP, no
+    position in time.
 
     Args:
         dim: D of the tokens.

@@ -251,6 +251,24 @@ def test_published_weights_are_the_default(run, people, with_weights):
         assert file.metadata()["weights"] == "pretrained"
 
 
+def test_batches_follow_free_memory_unless_told(run, people, monkeypatch):
+    asked = []
+
+    def embed(model, clips, **options):
+        asked.append(options["batch_frames"])
+        return gaitzoo.embed(model, clips, **options)
+
+    for module in ("_commands", "_identify"):
+        monkeypatch.setattr(f"gaitzoo.{module}.embed", embed)
+    for more, wanted in (([], None), (["--batch-frames", "3"], 3)):
+        asked.clear()
+        assert run("embed", "known", "-o", "out.safetensors", *TINY, *more)[0] == 0
+        assert run(*identify(*more))[0] == 0
+        assert run("demo", "--identities", "2", *TINY, *more)[0] == 0
+        assert asked == [wanted] * 5
+    assert "(default: by free memory)" in " ".join(run("embed", "--help")[1].split())
+
+
 def test_progress_bars_are_shown_unless_quiet(run, people):
     *loud, _ = TINY
     assert "3/3" in run("embed", "known", "-o", "out.safetensors", *loud)[2]
@@ -411,6 +429,19 @@ def test_export_says_what_it_could_not_try(run, monkeypatch, quick_export):
     code, out, _ = run("export", "gaitbase_tiny", "-o", "model.onnx")
     assert code == 0
     assert out.endswith("not compared with the model: onnxruntime is not installed\n")
+
+
+@pytest.mark.parametrize("content", ["", "no graph"])
+def test_export_keeps_no_file_that_cannot_be_run(run, tmp_path, monkeypatch, content):
+    pytest.importorskip("onnxruntime")
+    export = "gaitzoo._commands.export_onnx"
+    monkeypatch.setattr(export, lambda model, path: path.write_text(content))
+    monkeypatch.setattr("gaitzoo._commands._describe_graph", lambda path: [])
+    code, out, err = run("export", "gaitbase_tiny", "-o", "model.onnx")
+    assert (code, out) == (2, "")
+    assert "nothing was written: onnxruntime cannot run gaitbase_tiny.test (" in err
+    assert len([line for line in err.splitlines() if "error: " in line]) == 1
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

@@ -1,14 +1,19 @@
 """Batched embedding gives what one sequence at a time gives."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+
 import pytest
 import torch
 from conftest import relative_error
 from test_contract import make
+from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
 from gaitzoo._chunks import _maps, embed_in_chunks, temporal_reach
-from gaitzoo._embed import _batches, _embeddings
-from gaitzoo._memory import _LiveBytes, bytes_per_frame
+from gaitzoo._embed import _batches, _embeddings, _Runner
+from gaitzoo._memory import _free_in_group, _LiveBytes, bytes_per_frame
 
 
 @pytest.fixture
@@ -206,6 +211,113 @@ def test_memory_per_frame_is_what_the_maps_take():
     assert found == pytest.approx(2 * (2 * 10 + 1) * 16 * 12 * 4, rel=0.01)
 
 
+def test_sequences_too_short_for_pieces_are_never_cut():
+    model = make("hstl_tiny", num_classes=0)
+    sequences = clips(50, 2, 1, 4)
+    found = gaitzoo.embed(model, sequences, max_memory=1, progress=False)
+    for i, sequence in enumerate(sequences):
+        with torch.no_grad():
+            wanted = model(sequence[None]).embeddings[0]
+        assert relative_error(found[i], wanted) < 1e-5
+    Exhausted(model, 1, OUT_OF_MEMORY[0])
+    with pytest.raises(MemoryError, match="sequence of 2 frames does not fit"):
+        gaitzoo.embed(model, clips(2), progress=False)
+
+
+def test_the_smaller_of_both_limits_counts(model):
+    budget = 20 * bytes_per_frame(model, (16, 12))
+    sizes = []
+    model.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[:2].numel()))
+    for batch_frames, most in ((50, 20), (10, 10)):
+        sizes.clear()
+        gaitzoo.embed(
+            model, clips(*[5] * 20), batch_frames=batch_frames, max_memory=budget, progress=False
+        )
+        # The first one is measured, not computed.
+        assert sizes[1:] == [most] * (100 // most)
+
+
+def test_short_clips_are_whole_however_little_memory_seems_free(monkeypatch):
+    monkeypatch.setattr("gaitzoo._embed.free_memory", lambda device: 0)
+    model = make("deepgaitv2_p3d_tiny", num_classes=0)
+    frames = []
+    model.backbone.register_forward_hook(lambda _, inputs, __: frames.append(inputs[0].shape[2]))
+    gaitzoo.embed(model, clips(60, 64), progress=False)
+    assert frames[1:] == [64, 60]
+
+
+def test_cached_files_of_a_container_count_as_free(tmp_path):
+    assert _free_in_group(tmp_path) > 2**60
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("990\n")
+    assert _free_in_group(tmp_path) == 10
+    (tmp_path / "memory.stat").write_text("anon 40\nfile 940\ninactive_file 700\nactive_file 240\n")
+    assert _free_in_group(tmp_path) == 710
+    (tmp_path / "memory.current").write_text("2000\n")
+    assert _free_in_group(tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _free_in_group(tmp_path) > 2**60
+
+
+def test_measuring_leaves_the_weights_alone(model):
+    seen = []
+    weights = {id(parameter) for parameter in model.parameters()}
+
+    def look(module, inputs):
+        assert {id(parameter) for parameter in model.parameters()} == weights
+        seen.append((inputs[0].device.type, {p.device.type for p in model.parameters()}))
+
+    for module in (model, *model.blocks):
+        module.register_forward_pre_hook(look)
+    assert bytes_per_frame(model, (16, 12)) > 0
+    assert seen == [("meta", {"cpu"})] * (1 + len(model.blocks))
+
+
+def test_compiled_models_are_measured_without_compiling(model):
+    wanted = bytes_per_frame(model, (16, 12))
+    traced = CompileCounter()
+    with warnings.catch_warnings():
+        # The compiler itself uses what later versions of Python and torch have deprecated.
+        warnings.simplefilter("ignore")
+        wrapped = torch.compile(model, backend=traced)
+        assert bytes_per_frame(wrapped, (16, 12)) == wanted
+        model.compile(backend=traced)
+        assert bytes_per_frame(model, (16, 12)) == wanted
+    assert traced.frame_count == 0
+
+
+def test_threads_may_share_a_model(model):
+    sequences = clips(*range(1, 13))
+    wanted = gaitzoo.embed(model, sequences, progress=False)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(
+            lambda _: gaitzoo.embed(model, sequences, progress=False), range(12)
+        ):
+            assert relative_error(found, wanted) < 1e-6
+
+
+def test_only_memory_of_the_processor_is_pinned(model):
+    runner = _Runner(model, None, torch.device("cuda"), None)
+    on_gpu = Mock(device=torch.device("cuda:0"))
+    runner._sent(on_gpu)
+    on_gpu.pin_memory.assert_not_called()
+    on_gpu.to.assert_called_once_with(torch.device("cuda"))
+    on_processor = Mock(device=torch.device("cpu"))
+    runner._sent(on_processor)
+    on_processor.pin_memory().to.assert_called_once_with(torch.device("cuda"), non_blocking=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_sequences_may_lie_on_the_gpu(model, device):
+    sequences = clips(9, 9, 5, 9)
+    wanted = gaitzoo.embed(model, sequences, progress=False)
+    mixed = [sequences[0].cuda(), sequences[1], sequences[2].cuda(), sequences[3].cuda()]
+    for given in (mixed, [sequence.cuda() for sequence in sequences]):
+        found = gaitzoo.embed(model, given, device=device, progress=False)
+        assert relative_error(found, wanted) < 1e-3  # TF32
+
+
 class Exhausted:
     """Lets a model run out of memory above a number of frames."""
 
@@ -227,6 +339,9 @@ OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     MemoryError(),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("std::bad_alloc"),
 ]
 
 
@@ -251,6 +366,19 @@ def test_a_sequence_that_runs_out_of_memory_is_cut():
     assert relative_error(found, wanted) < 1e-5
 
 
+def test_what_did_not_fit_is_not_tried_again(model):
+    sequences = clips(*[9] * 48)
+    exhausted = Exhausted(model, 30, OUT_OF_MEMORY[0])
+    gaitzoo.embed(model, sequences, batch_frames=72, progress=False)
+    # Batches of 8, then of 4, then no more of either.
+    assert exhausted.failures == 2
+    model = make("deepgaitv2_p3d_tiny", num_classes=0)
+    exhausted = Exhausted(model, 80, OUT_OF_MEMORY[0])
+    gaitzoo.embed(model, clips(300, 300, 300), progress=False)
+    # One whole, then pieces of 150, then of 75.
+    assert exhausted.failures == 2
+
+
 def test_what_cannot_fit_at_all_is_said(model):
     Exhausted(model, 20, OUT_OF_MEMORY[0])
     with pytest.raises(MemoryError, match="sequence of 50 frames does not fit"):
@@ -263,14 +391,25 @@ def test_other_errors_are_passed_on(model):
         gaitzoo.embed(model, clips(50), progress=False)
 
 
-def test_models_that_cannot_be_measured_run_all_the_same():
-    model = make("gaitbase_tiny", num_classes=0)
+class Reading(torch.nn.Module):
+    """Reads a value, which tensors without memory do not have."""
 
-    def refuse(module, inputs):
-        if inputs[0].device.type == "meta":
+    def forward(self, x, *rest):
+        return x if x.sum().item() >= 0 else -x
+
+
+class Refusing(torch.nn.Module):
+    def forward(self, x, *rest):
+        if x.device.type == "meta":
             raise NotImplementedError("no such operation on tensors without memory")
+        return x
 
-    model.register_forward_pre_hook(refuse)
+
+@pytest.mark.parametrize("first", [Reading(), Refusing()])
+def test_models_that_cannot_be_measured_run_all_the_same(first):
+    model = make("gaitbase_tiny", num_classes=0)
+    model.first = first
+    model.register_forward_pre_hook(lambda module, inputs: (module.first(inputs[0]), *inputs[1:]))
     assert bytes_per_frame(model, (16, 12)) is None
     assert gaitzoo.embed(model, clips(4, 9), progress=False).shape[0] == 2
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_contract import TINY, clips_for, make, padded
 
 import gaitzoo
 from gaitzoo.export import whole_files
+from gaitzoo.metrics import part_distances
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -46,8 +48,11 @@ def test_any_number_of_sequences_and_frames(name, tmp_path):
 @torch.no_grad()
 def test_plain_models_without_classifier(tmp_path):
     model = make("gaitbase_tiny", num_classes=0).train()
+    model.neck.eval()
     gaitzoo.export_onnx(model, tmp_path / "model.onnx", fuse=False)
     assert model.training
+    assert model.backbone.training
+    assert not any(module.training for module in model.neck.modules())
     session = session_of(tmp_path / "model.onnx")
     batch, lengths = padded(clips_for(model, 8, 3), 0.0)
     found = run(session, batch, lengths)
@@ -58,20 +63,97 @@ def test_plain_models_without_classifier(tmp_path):
     assert facts["model"] == "gaitbase_tiny.test"
     assert json.loads(facts["input_size"]) == [16, 12]
     assert json.loads(facts["value_range"]) == [0.0, 1.0]
+    assert json.loads(facts["fewest_frames"]) == 6
 
 
-def test_the_example_runs_a_file_without_torch(tmp_path, monkeypatch, capsys):
-    gaitzoo.export_onnx(make("gaitbase_tiny", num_classes=0), tmp_path / "model.onnx")
-    clips = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    for path, frames in zip(clips, (9, 6), strict=True):
-        np.save(path, (np.random.default_rng(0).random((frames, 16, 12)) * 255).astype(np.uint8))
-    script = EXAMPLES / "onnx_inference.py"
-    source = script.read_text()
+@torch.no_grad()
+def test_models_that_join_more_frames_need_more(tmp_path):
+    levels = (
+        gaitzoo.HSTLLevel((16,), (2,), halve=True),
+        gaitzoo.HSTLLevel((5, 3), (3,), shorten=True),
+        gaitzoo.HSTLLevel((2, 4, 2), (4,), project=False, shorten=True),
+    )
+    model = make("hstl_tiny", num_classes=0, levels=levels)
+    assert model.min_frames == 9
+    session = session_of(gaitzoo.export_onnx(model, tmp_path / "model.onnx"))
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["fewest_frames"]) == 18
+    for frame_counts in ((18,), (25, 2, 11)):
+        batch, lengths = padded(clips_for(model, *frame_counts), 0.5)
+        found = run(session, batch, lengths)["embeddings"]
+        assert relative_error(found, model(batch, lengths).embeddings) < 1e-4
+
+
+class Untraceable(gaitzoo.GaitBase):
+    def forward_features(self, silhouettes, lengths=None):
+        raise RuntimeError("no such operation\nin a graph")
+
+
+def test_models_that_no_graph_can_hold_are_named(tmp_path):
+    (tmp_path / "model.onnx").write_text("old")
+    model = Untraceable(num_classes=0, channels=(2, 2, 2, 2))
+    with pytest.raises(ValueError, match="can express, got .*RuntimeError: no such") as caught:
+        gaitzoo.export_onnx(model, tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+    assert model.training
+    assert contents(tmp_path) == {"model.onnx": "old"}
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch, capsys):
+    """Runs the example on files in a folder; gives code, stdout and stderr."""
+
+    def example(*names):
+        script = EXAMPLES / "onnx_inference.py"
+        paths = [str(tmp_path / name) for name in names]
+        monkeypatch.setattr(sys, "argv", [str(script), *paths])
+        code = 0
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return example
+
+
+@pytest.mark.parametrize("frame_counts", [(9, 2), (2, 1)])
+def test_the_example_gives_the_distances_of_the_library(tmp_path, example, frame_counts):
+    model = make("dygait_tiny", num_classes=0)
+    gaitzoo.export_onnx(model, tmp_path / "model.onnx")
+    clips = [(torch.rand(t, 16, 12) * 255).to(torch.uint8) for t in frame_counts]
+    for name, clip in zip(("a.npy", "b.npy"), clips, strict=True):
+        np.save(tmp_path / name, clip.numpy())
+    code, out, err = example("model.onnx", "a.npy", "b.npy")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows] == [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    found = torch.tensor([[float(distance) for distance in row[1:]] for row in rows])
+    embeddings = gaitzoo.embed(model, clips, progress=False)
+    wanted = part_distances(embeddings, embeddings)
+    assert wanted[0, 1] > 0.01
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-3)
+
+
+def test_the_example_needs_neither_torch_nor_the_library():
+    source = (EXAMPLES / "onnx_inference.py").read_text()
     assert "import torch" not in source
     assert "import gaitzoo" not in source
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "model.onnx"), *map(str, clips)])
-    runpy.run_path(str(script), run_name="__main__")
-    assert "a.npy" in capsys.readouterr().out
+
+
+def test_the_example_refuses_what_the_file_is_not_made_for(tmp_path, example):
+    model = make("gaitbase_tiny", num_classes=0)
+    gaitzoo.export_onnx(model, tmp_path / "model.onnx")
+    for clip in (np.zeros((0, 16, 12), np.uint8), np.zeros((5, 16, 12), np.float32)):
+        np.save(tmp_path / "a.npy", clip)
+        code, _, err = example("model.onnx", "a.npy")
+        assert code == 2
+        assert "expected uint8 frames [T, 16, 12], one at least, in " in err
+    model.pretrained_cfg = replace(model.pretrained_cfg, value_range=(-1.0, 1.0))
+    gaitzoo.export_onnx(model, tmp_path / "model.onnx")
+    code, _, err = example("model.onnx", "a.npy")
+    assert code == 2
+    assert "values in [0, 1], got [-1.0, 1.0]" in err
 
 
 def test_refused(tmp_path):
@@ -114,6 +196,17 @@ def test_files_arrive_together_or_not_at_all(tmp_path):
             "model.onnx.data": "weights",
         }
     assert contents(tmp_path) == {"model.onnx": "new", "model.onnx.data": "weights"}
+
+
+def test_weights_of_a_replaced_file_go_with_it(tmp_path):
+    for name in ("model.onnx", "model.onnx.data", "other.onnx.data"):
+        (tmp_path / name).write_text("old")
+    for name in ("model.onnx", "other.onnx"):
+        with whole_files(tmp_path / name) as path:
+            path.write_text("new")
+    # Nothing was replaced there: whose those weights are is not known.
+    kept = {"model.onnx": "new", "other.onnx": "new", "other.onnx.data": "old"}
+    assert contents(tmp_path) == kept
 
 
 @torch.no_grad()

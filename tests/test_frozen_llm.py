@@ -1,13 +1,16 @@
 """FrozenLLM: every family, its masks and positions, its dtypes, its memory, where it comes from."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from conftest import TOLERANCE, relative_error
 from tiny_llms import LLMS, save_llm, tiny
+from transformers.utils import is_flash_attn_2_available
 
 from gaitzoo import FrozenLLM
 from gaitzoo.frozen_llm import KNOWN_CONFIGS
@@ -259,3 +262,159 @@ def test_bad_sentences_are_refused_with_a_reason():
         llm(torch.rand(1, 4, 15))
     with pytest.raises(ValueError, match="lengths"):
         llm(torch.rand(1, 4, 16), torch.tensor([5]))
+
+
+@pytest.mark.parametrize("first", [40, -1])
+def test_first_words_must_be_in_the_vocabulary(first):
+    config = {**LLMS["qwen2"], "bos_token_id": first}
+    with pytest.raises(ValueError, match="among the 40 words of the language model, got"):
+        FrozenLLM(config)
+    assert FrozenLLM(config, bos=False).bos_token_id is None
+
+
+@torch.no_grad()
+def test_lengths_may_be_small_integers():
+    llm, sentence = FrozenLLM(LLMS["qwen2"]), torch.randn(2, 9, 16)
+    wanted = llm(sentence, torch.tensor([9, 4]))
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(llm(sentence, torch.tensor([9, 4], dtype=dtype)), wanted)
+
+
+def test_a_layers_own_forward_survives_gradient_checkpointing():
+    llm = FrozenLLM(LLMS["qwen2"])
+    llm.grad_checkpointing = True
+    first, second = llm._layers()
+    calls = []
+    inner = first.forward
+
+    def own(*inputs, **keywords):
+        calls.append(1)
+        return inner(*inputs, **keywords)
+
+    first.forward = own
+    llm(torch.randn(1, 3, 16, requires_grad=True)).sum().backward()
+    assert len(calls) == 2
+    assert first.forward is own
+    assert "forward" not in vars(second)
+
+
+# ---------------------------------------------------------------------- damaged folders
+
+
+@pytest.mark.parametrize("family", LLMS)
+def test_complete_folders_of_every_family_load(family, tmp_path):
+    config = transformers.AutoConfig.for_model(**LLMS[family])
+    whole = transformers.AutoModelForCausalLM.from_config(config)
+    whole.save_pretrained(tmp_path)
+    llm = FrozenLLM(str(tmp_path))
+    assert torch.equal(
+        llm.model.get_input_embeddings().weight, whole.get_input_embeddings().weight
+    )
+
+
+def alter(folder, change):
+    file = Path(folder) / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    change(tensors)
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+
+
+def lose_a_tensor(tensors):
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+
+
+def cut_a_tensor(tensors):
+    key = "model.layers.1.mlp.up_proj.weight"
+    tensors[key] = tensors[key][:-1].contiguous()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose_a_tensor, r"1 of its weights are missing \(.*layers\.1\.mlp\.up_proj\.weight\)"),
+        (cut_a_tensor, r"1 of its weights are of another shape \(.*up_proj\.weight\)"),
+    ],
+)
+def test_incomplete_folders_are_refused(change, message, tmp_path):
+    folder = save_llm(tmp_path)
+    alter(folder, change)
+    with pytest.raises(OSError, match=message):
+        FrozenLLM(folder)
+
+
+@pytest.mark.parametrize("size", [0, 5, 2000])
+def test_truncated_files_are_refused(size, tmp_path):
+    folder = save_llm(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(OSError, match="cannot load the language model"):
+        FrozenLLM(folder)
+
+
+# ---------------------------------------------------------------------- strangers' code
+
+
+def change_config(folder, **fields):
+    file = Path(folder) / "config.json"
+    config = json.loads(file.read_text())
+    config.update(fields)
+    file.write_text(json.dumps(config))
+
+
+def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch):
+    folder = save_llm(tmp_path / "llm")
+    marker = tmp_path / "has_run"
+    (tmp_path / "llm" / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    code = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    change_config(folder, model_type="somebodys_own", auto_map=code)
+    # Whoever is asked agrees.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(OSError, match="cannot load the language model"):
+        FrozenLLM(folder)
+    with torch.device("meta"), pytest.raises(OSError, match="cannot load the language model"):
+        FrozenLLM(folder)
+    assert not marker.exists()
+
+
+def test_attention_that_a_folder_asks_for_is_not_used(tmp_path):
+    folder = save_llm(tmp_path)
+    change_config(folder, _attn_implementation="somebody/kernel")
+    assert FrozenLLM(folder).model.config._attn_implementation == "sdpa"
+    eager = FrozenLLM(folder, attn_implementation="eager")
+    assert eager.model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auto_map": {"AutoModel": "somebody/code--own.Model"}},
+        {"attn_implementation": "somebody/kernel"},
+        {"_attn_implementation": "somebody/kernel"},
+        {"_attn_implementation_internal": "somebody/kernel"},
+        {"text_config": {"_attn_implementation": "somebody/kernel"}},
+    ],
+)
+def test_configurations_that_may_name_code_are_refused(fields):
+    with pytest.raises(ValueError, match="which may name code on the Hub"):
+        FrozenLLM({**LLMS["qwen2"], **fields})
+
+
+@pytest.mark.parametrize("attention", ["somebody/kernel", "flash_attention_3", {"": "eager"}])
+def test_other_kinds_of_attention_are_refused(attention):
+    with pytest.raises(ValueError, match="attn_implementation among None, eager, sdpa"):
+        FrozenLLM(LLMS["qwen2"], attn_implementation=attention)
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="flash attention is there")
+def test_flash_attention_is_not_fetched():
+    with pytest.raises(ImportError, match="pip install flash-attn"):
+        FrozenLLM(LLMS["qwen2"], attn_implementation="flash_attention_2")
+
+
+def test_structures_of_ready_models_can_be_built_again():
+    config = transformers.AutoConfig.for_model(**LLMS["qwen2"])
+    config.auto_map = {"AutoModel": "own.Model"}
+    config._attn_implementation = "eager"
+    found = FrozenLLM(config).config_dict
+    assert not [key for key in found if "auto_map" in key or "attn" in key]
+    assert FrozenLLM(found).hidden_size == 16

@@ -108,6 +108,17 @@ def test_no_batch_norm_is_left_on_the_maps(name):
     )
 
 
+@pytest.mark.parametrize("name", ["dygait_tiny", "hstl_tiny"])
+def test_the_batch_norm_behind_the_part_vectors_is_folded(name):
+    model = make(name)
+    assert type(model.neck.bn) is torch.nn.BatchNorm1d
+    fused = fuse_for_inference(model)
+    assert not any(
+        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fused.modules()
+    )
+    assert [name for name, _ in fused.neck.bn.named_parameters()] == ["bias"]
+
+
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_copies_and_second_fusions_are_the_same_model(name):
@@ -289,14 +300,16 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "measured_peak", lambda device, dtype: 1e11)
     arguments = "--models small --rounds 2 --clips 4 --device cpu --long 20 --ways batched fused"
     written = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments.split(), *written])
+    ways = [*arguments.split(), "fused bf16"]
+    monkeypatch.setattr(sys, "argv", [str(script), *ways, *written])
     benchmark.main()
     assert "20 frames among short clips" in capsys.readouterr().out
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
-    assert [row["way"] for row in rows] == ["naive", "batched", "fused"]
+    assert [row["way"] for row in rows] == ["naive", "batched", "fused", "fused bf16"]
     for row in rows:
+        narrow = row["way"] == "fused bf16"
         assert len(row["seconds"]) == 2
-        assert row["cosine"] == pytest.approx(1, abs=1e-6)
+        assert row["cosine"] == pytest.approx(1, abs=1e-3 if narrow else 1e-6)
         assert row["rank1"] == rows[0]["rank1"]
         assert row["tflops"] > 0
     assert rows[0]["ratio"] == 1
@@ -324,8 +337,12 @@ def test_fused_models_are_neither_saved_nor_trained(name, tmp_path):
             fused.push_to_hub("somebody/model")
         with pytest.raises(ValueError, match="a plain model to train, got one from fuse_for_inf"):
             fused.train()
+        with pytest.raises(ValueError, match="a fresh classifier, got one from fuse_for_inf"):
+            fused.reset_classifier(3)
         assert not any(module.training for module in fused.modules())
         assert fused.eval() is fused
+        fused.reset_classifier(0)
+        assert fused.num_classes == 0
     assert list(tmp_path.iterdir()) == []
     assert model.train().training
 

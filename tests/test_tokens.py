@@ -184,7 +184,7 @@ def test_a_learned_global_token_is_trained_and_changes_no_value():
     tokens = torch.randn(1, 6, 2, 8)
     peaks = finder(tokens)
     weighed = finder.weigh(tokens, peaks)
-    torch.testing.assert_close(weighed, tokens)
+    assert torch.equal(weighed, tokens)
     weighed.square().sum().backward()
     assert finder.query.grad.abs().max() > 1e-6
     plain = PeakTokenFinder()
@@ -194,6 +194,53 @@ def test_a_learned_global_token_is_trained_and_changes_no_value():
 def test_awkward_ratios_round_as_they_read():
     for frames, ratio, count in ((30, 0.1, 3), (30, 0.7, 21), (10, 0.3, 3), (7, 0.5, 4)):
         assert PeakTokenFinder(ratio).select(torch.rand(1, frames)).lengths.item() == count
+
+
+@pytest.mark.parametrize("keep_ratio", [1e-9, 1e-5])
+def test_however_small_the_share_one_frame_is_kept(keep_ratio):
+    finder = PeakTokenFinder(keep_ratio)
+    peaks = finder.select(torch.tensor([[0.1, 0.9, 0.2]]))
+    assert (finder.width(3), peaks.index.tolist(), peaks.lengths.tolist()) == (1, [[1]], [1])
+
+
+ORDER = [0, 0, 1, 2, 2, 2, 1, 3, 0, 3, 3, 1]
+
+
+def rounded_otherwise(tokens):
+    """As another order of adding up could give them: one unit in the last place off."""
+    return tokens * (1 + torch.randint(-1, 2, tokens.shape) * torch.finfo(tokens.dtype).eps)
+
+
+@pytest.mark.parametrize("global_token", ["mean", "max", "learned"])
+@pytest.mark.parametrize("spread", [1.0, 1e-2])
+@torch.no_grad()
+def test_frames_that_only_rounding_tells_apart_are_level(global_token, spread):
+    finder = PeakTokenFinder(
+        global_token=global_token, dim=16 if global_token == "learned" else None
+    )
+    for _ in range(50):
+        frames = torch.randn(1, 1, 1, 16) + spread * torch.randn(1, 4, 1, 16)
+        tokens = frames[:, ORDER]
+        wanted = finder(tokens.double())
+        batch = torch.full((3, 20, 1, 16), NAN)
+        batch[:, :12] = rounded_otherwise(tokens.expand(3, -1, -1, -1))
+        found = finder(batch, torch.tensor([12, 12, 12]))
+        for name in ("is_peak", "keep"):
+            assert torch.equal(getattr(found, name)[:, :12], getattr(wanted, name).expand(3, -1))
+        # A frame that is shown twice in a row is no peak.
+        assert not wanted.is_peak[0, [0, 1, 3, 4, 5, 9, 10]].any()
+
+
+@torch.no_grad()
+def test_frames_shown_twice_are_level_behind_the_tokenizer():
+    model, finder = tokenizer(), PeakTokenFinder(0.5)
+    lengths = torch.tensor([12, 7, 12, 1, 12])
+    features = torch.rand(5, 6, 4, 4, 3)[:, :, ORDER]
+    found = finder(model(features, lengths), lengths)
+    for i, length in enumerate(lengths.tolist()):
+        alone = finder(model(features[i : i + 1, :, :length]))
+        assert torch.equal(found.keep[i, :length], alone.keep[0])
+        assert torch.equal(found.is_peak[i, :length], alone.is_peak[0])
 
 
 # ---------------------------------------------------------------------- motion clip assembler
@@ -304,6 +351,23 @@ def test_aggregator_against_a_loop():
         torch.testing.assert_close(whole(sentence), whole(sentence, torch.tensor([5, 5, 5])))
 
 
+def test_means_of_half_precision_do_not_overflow():
+    sentence = torch.full((2, 300, 4), 1000.0, dtype=torch.float16)
+    for lengths in (None, torch.tensor([300, 299]), torch.tensor([44, 300], dtype=torch.int16)):
+        found = RepresentationAggregator("gap")(sentence, lengths)
+        assert torch.equal(found, sentence[:, 0])
+
+
+def test_lengths_may_be_small_integers():
+    tokens = torch.randn(2, 300, 1, 8)
+    wide, small = torch.tensor([200, 120]), torch.tensor([200, 120], dtype=torch.uint8)
+    finder, model = PeakTokenFinder(0.7), assembler(scope="clip")
+    peaks, wanted = finder(tokens, small), finder(tokens, wide)
+    assert peaks.lengths.tolist() == [140, 84]
+    assert torch.equal(peaks.index, wanted.index)
+    assert torch.equal(model(tokens, peaks, small), model(tokens, wanted, wide))
+
+
 # ---------------------------------------------------------------------- bad input
 
 
@@ -330,6 +394,8 @@ def test_aggregator_against_a_loop():
         (lambda: assembler()(torch.rand(1, 4, 1, 9), choose([1], 4)), r"\[N, T, S, 8\]"),
         (lambda: assembler()(torch.rand(1, 5, 1, 8), choose([1], 4)), "peaks of these"),
         (lambda: L2GProjector(8, 4)(torch.rand(1, 2, 9)), r"sentence \[N, L, 8\]"),
+        (lambda: G2LProjector(8, 4)(torch.rand(1, 2, 9)), r"tokens \[N, L, 8\]"),
+        (lambda: G2LProjector(8, 4)(torch.rand(1, 2, 3, 8)), r"tokens \[N, L, 8\]"),
         (lambda: RepresentationAggregator("sum"), "gmp"),
         (lambda: RepresentationAggregator()(torch.rand(2, 3)), r"\[N, L, C\]"),
     ],

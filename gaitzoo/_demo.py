@@ -46,7 +46,7 @@ def try_on_walkers(
     num_identities: int,
     *,
     seed: int = 0,
-    batch_frames: int = 96,
+    batch_frames: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Trial:

@@ -60,7 +60,7 @@ def identify(
     *,
     exclude: Tensor | None = None,
     top: int = 5,
-    batch_frames: int = 256,
+    batch_frames: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Identification:

@@ -54,11 +54,10 @@ def make_encoder(
                 f"{type(encoder).__name__}"
             )
         built = copy.deepcopy(encoder)
-    found = as_tuples(getattr(built, "model_args", {}))
-    arguments = as_tuples(arguments)
-    other = {k: found.get(k) for k, v in arguments.items() if found.get(k) != v}
+    found, asked = as_tuples(getattr(built, "model_args", {})), as_tuples(arguments)
+    other = {key: found.get(key) for key in asked if found.get(key) != asked[key]}
     if other:
-        wanted = {key: arguments[key] for key in other}
+        wanted = {key: asked[key] for key in other}
         raise ValueError(
             f"expected an encoder built with {wanted}, got {other}; pass encoder_args=None to take "
             "it as it is"

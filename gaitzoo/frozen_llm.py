@@ -234,7 +234,7 @@ def _build(
     with torch.device("cpu"):
         import transformers
         import transformers.modeling_utils
-        from transformers.utils import is_flash_attn_2_available
+        from transformers.utils.import_utils import is_flash_attn_2_available
 
     if revision is not None and not isinstance(llm, str):
         raise ValueError(

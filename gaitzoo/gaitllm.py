@@ -192,8 +192,8 @@ class GaitLLM(FrozenPartsModel):
             token_dim,
             num_heads,
             mlp_ratio,
-            assembler_scope,
-            assembler_depth,  # pyright: ignore[reportArgumentType]
+            assembler_scope,  # pyright: ignore[reportArgumentType]
+            assembler_depth,
         )
         self.g2l = G2LProjector(token_dim, self.llm.hidden_size, self.llm.embedding_scale)
         self.l2g = L2GProjector(self.llm.hidden_size, channels, l2g_bias)

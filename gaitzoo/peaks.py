@@ -242,7 +242,8 @@ class PeakTokenFinder(nn.Module):
     def _share(self) -> Fraction:
         # As a fraction, 0.1 of 30 frames is 3 and not, by rounding, 4.
         share = Fraction(self.keep_ratio).limit_denominator(_FINEST)
-        return max(share, Fraction(1, _FINEST))
+        # Not with max(), which torch 2.6 does not trace for fractions.
+        return share if share.numerator else Fraction(1, _FINEST)
 
     def _count(self, lengths: Tensor, is_peak: Tensor) -> Tensor:
         if self.mode == "peaks":

@@ -290,9 +290,7 @@ def test_threads_may_share_a_model(model):
     sequences = clips(*range(1, 13))
     wanted = gaitzoo.embed(model, sequences, progress=False)
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(
-            lambda _: gaitzoo.embed(model, sequences, progress=False), range(12)
-        ):
+        for found in pool.map(lambda _: gaitzoo.embed(model, sequences, progress=False), range(12)):
             assert relative_error(found, wanted) < 1e-6
 
 

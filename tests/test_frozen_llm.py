@@ -307,9 +307,7 @@ def test_complete_folders_of_every_family_load(family, tmp_path):
     whole = transformers.AutoModelForCausalLM.from_config(config)
     whole.save_pretrained(tmp_path)
     llm = FrozenLLM(str(tmp_path))
-    assert torch.equal(
-        llm.model.get_input_embeddings().weight, whole.get_input_embeddings().weight
-    )
+    assert torch.equal(llm.model.get_input_embeddings().weight, whole.get_input_embeddings().weight)
 
 
 def alter(folder, change):

@@ -546,7 +546,7 @@ def test_bad_calls_are_refused_with_a_reason():
             call(features=torch.rand(1, 6, 4, 4, 3))
         with pytest.raises(ValueError, match=r"map \[N, 5, T, H, W\]"):
             call(features=torch.rand(5, 4, 4, 3))
-        with pytest.raises(TypeError, match="of floats, got int64"):
+        with pytest.raises(TypeError, match=r"of floats, got torch\.int64"):
             call(features=torch.ones(1, 5, 4, 4, 3, dtype=torch.int64))
         with pytest.raises(ValueError, match=r"features \[N, 5, T, 4, 3\]"):
             call(features=torch.rand(1, 5, 4, 4, 4))

@@ -24,9 +24,10 @@ __all__ = ["embed"]
 # Batches whose sequences are sorted by length together. Sorting within a window keeps generators
 # from being read to their end before anything is computed.
 _WINDOW = 16
-# More frames in a batch make nothing faster. A processor computes frames one after the other, so
-# it gains little from large batches and loses by padding; an accelerator must be filled.
-_MOST_FRAMES = {"cpu": 256, "accelerator": 8192}
+# What is more makes nothing faster. A processor computes frames one after the other: it loses by
+# padding, and more so once the maps of a batch leave its cache. An accelerator must be filled.
+_CACHED_BYTES = 128 * 2**20
+_MOST_FRAMES = 8192
 _MOST_PADDING = {"cpu": 0.03, "accelerator": 0.25}
 # Frames of a batch where neither memory nor model can be measured.
 _MODEST_FRAMES = 256
@@ -166,9 +167,12 @@ def _embeddings(
     if first is None:
         return
     kind = "cpu" if device.type == "cpu" else "accelerator"
-    fitting = _fitting_frames(model, first[1], max_memory, device)
+    needed = bytes_per_frame(model, tuple(first[1].shape[1:]))
+    fitting = None if needed is None else _fitting_frames(needed, max_memory, device)
     if batch_frames is None:
-        batch_frames = min(fitting or _MODEST_FRAMES, _MOST_FRAMES[kind])
+        batch_frames = min(fitting or _MODEST_FRAMES, _MOST_FRAMES)
+        if kind == "cpu" and needed is not None:
+            batch_frames = min(batch_frames, max(1, _CACHED_BYTES // needed))
     elif max_memory is not None and fitting is not None:
         batch_frames = min(batch_frames, fitting)
     runner = _Runner(model, fitting, device, dtype)
@@ -183,13 +187,8 @@ def _embeddings(
         yield waiting
 
 
-def _fitting_frames(
-    model: GaitModel, frames: Tensor, max_memory: int | None, device: torch.device
-) -> int | None:
-    """Frames whose maps fit into memory together; ``None`` if that cannot be measured."""
-    needed = bytes_per_frame(model, tuple(frames.shape[1:]))
-    if needed is None:
-        return None
+def _fitting_frames(needed: int, max_memory: int | None, device: torch.device) -> int:
+    """Frames whose maps fit into memory together, each of which takes ``needed`` bytes."""
     if max_memory is None:
         return max(_FEWEST_FRAMES, free_memory(device) // 2 // needed)
     return max(1, max_memory // needed)

@@ -25,6 +25,7 @@ from gaitzoo._fused_residual import (
     FusedResidualBlock3d,
     FusedResidualBlockP3d,
 )
+from gaitzoo._winograd import save_multiplications
 from gaitzoo.dygait import DyGaitBlock, DyGaitStem
 from gaitzoo.gaitllm import GaitLLM
 from gaitzoo.layers import (
@@ -105,6 +106,7 @@ def fuse_for_inference(
     maps = fused.encoder if isinstance(fused, GaitLLM) else fused
     assert isinstance(maps, nn.Module)
     _set_dtypes(maps, dtype or next(maps.parameters()).dtype)
+    save_multiplications(maps)
     fused.requires_grad_(False)
     fused.fused = True
     if compile:

@@ -14,7 +14,7 @@ import gaitzoo
 PACKAGE = Path(gaitzoo.__file__).parent
 # A file imports from files of lower rows only.
 ROWS = [
-    {"_checks", "_modes", "outputs", "_body", "_raster", "_pickles"},
+    {"_checks", "_modes", "outputs", "_body", "_raster", "_pickles", "_winograd"},
     {"sequence", "_flesh", "_ranking"},
     {"_filming", "_rows"},
     {"layers", "losses", "metrics", "preprocess", "synthetic", "augment"},

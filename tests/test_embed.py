@@ -372,7 +372,7 @@ def test_what_did_not_fit_is_not_tried_again(model):
     assert exhausted.failures == 2
     model = make("deepgaitv2_p3d_tiny", num_classes=0)
     exhausted = Exhausted(model, 80, OUT_OF_MEMORY[0])
-    gaitzoo.embed(model, clips(300, 300, 300), progress=False)
+    gaitzoo.embed(model, clips(300, 300, 300), batch_frames=256, progress=False)
     # One whole, then pieces of 150, then of 75.
     assert exhausted.failures == 2
 

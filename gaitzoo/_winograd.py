@@ -1,0 +1,262 @@
+"""3 x 3 convolutions with half of the multiplications, for processors.
+
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
+https://arxiv.org/abs/1509.09308: Winograd's F(4, 3). Four neighbouring outputs of a filter of three
+taps need six multiplications instead of twelve: outputs are the values of a product of polynomials,
+known from its values at six points.
+
+What differs from the paper:
+
+- Only over rows, not over columns: one direction halves the products, a second one costs more
+  additions than it saves. Taps over columns and time stay, in the library's convolutions.
+- The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity instead of 0, +-1, +-2 and infinity; with
+  them rounding errors stay near those of an ordinary convolution. Barabasz et al., "Error Analysis
+  and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", TOMS 2020,
+  https://arxiv.org/abs/1803.10986, explain why points matter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WinogradConv2d", "WinogradConv3d", "onednn_takes", "save_multiplications"]
+
+# The points +-_NEAR and +-_FAR; the square of one is the inverse of the other's.
+_NEAR, _FAR = math.sqrt(0.5), math.sqrt(2.0)
+# Bytes of the maps of one strip of rows. They stay in the processor's cache, and the memory of
+# freed ones is used again instead of being given back to the system.
+_STRIP_BYTES = 16 * 2**20
+# Products per value of the maps. Measured: below, the additions take longer than they save.
+_FEWEST_PRODUCTS = 500
+# Of all frames; with fewer pixels, calling forty operations takes longer than the one.
+_FEWEST_PIXELS = 2048
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A 3 x 3 convolution for inference, with fewer multiplications where that is faster.
+
+    Args:
+        conv: The plain convolution, of stride one with zeros outside.
+    """
+
+    weights: Tensor
+    biases: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        _register(self, conv.weight[:, :, None], conv.bias)
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether a map is computed with fewer multiplications."""
+        return _takes(self, x)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` to ``[N, C_out, H, W]``."""
+        if not self.takes(input):
+            return super().forward(input)
+        x = input.permute(0, 2, 3, 1)
+        done = x.new_empty(*x.shape[:3], self.out_channels)
+        # Without taps over time a few frames can be computed together instead of a few rows.
+        several = max(1, _STRIP_BYTES // (_group_bytes(self, x[None, :1]) * -(-x.shape[1] // 4)))
+        for frames, out in zip(x.split(several), done.split(several), strict=True):
+            _convolve(self, frames[None], out[None])
+        return done.permute(0, 3, 1, 2)
+
+
+class WinogradConv3d(nn.Conv3d):
+    """A ``K x 3 x 3`` convolution for inference, with fewer multiplications where that is faster.
+
+    Args:
+        conv: The plain convolution, of stride one with zeros outside.
+    """
+
+    weights: Tensor
+    biases: Tensor | None
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        taps = conv.kernel_size[0]
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            (taps, 3, 3),
+            padding=(taps // 2, 1, 1),
+            device="meta",
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        _register(self, conv.weight, conv.bias)
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether a map is computed with fewer multiplications."""
+        return _takes(self, x)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C_in, T, H, W]`` to ``[N, C_out, T, H, W]``."""
+        if not self.takes(input):
+            return super().forward(input)
+        x = input.permute(0, 2, 3, 4, 1)
+        done = x.new_empty(*x.shape[:4], self.out_channels)
+        for sequence, out in zip(x.split(1), done.split(1), strict=True):
+            _convolve(self, sequence, out)
+        return done.permute(0, 4, 1, 2, 3)
+
+
+def onednn_takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's convolution may be called directly, past torch's own choice.
+
+    Args:
+        x: The map.
+        weight: Of the convolution.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+def save_multiplications(module: nn.Module) -> None:
+    """Replaces the convolutions inside a module that gain by it, in place.
+
+    Args:
+        module: Its weights have their final type and place: only those in float32 on a processor
+            gain anything.
+    """
+    for name, child in module.named_children():
+        if type(child) is nn.Conv2d and _gains(child):
+            setattr(module, name, WinogradConv2d(child))
+        elif type(child) is nn.Conv3d and _gains(child):
+            setattr(module, name, WinogradConv3d(child))
+        else:
+            save_multiplications(child)
+
+
+def _gains(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    *time, height, width = conv.kernel_size
+    taps = time[0] if time else 1
+    products = conv.weight.numel() / (conv.in_channels + conv.out_channels)
+    return (
+        conv.weight.device.type == "cpu"
+        and conv.weight.dtype == torch.float32
+        and (taps % 2, height, width) == (1, 3, 3)
+        and products >= _FEWEST_PRODUCTS
+        and conv.padding == (taps // 2, 1, 1)[-len(conv.kernel_size) :]
+        and conv.padding_mode == "zeros"
+        and set(conv.stride) == set(conv.dilation) == {conv.groups} == {1}
+    )
+
+
+def _register(conv: WinogradConv2d | WinogradConv3d, weight: Tensor, bias: Tensor | None) -> None:
+    """Computes the six points' weights, ``[C_out, C_in, K, 1, 3]``, and biases."""
+    first, middle, last = weight.detach().double().split(1, dim=3)
+
+    def at(point: float) -> Tensor:
+        return first + middle * point + last * point**2
+
+    near = 2 * _NEAR**2 * (_NEAR**2 - _FAR**2)
+    far = 2 * _FAR**2 * (_FAR**2 - _NEAR**2)
+    found = [
+        first,
+        at(_NEAR) / near,
+        at(-_NEAR) / near,
+        at(_FAR) / far,
+        at(-_FAR) / far,
+        last,
+    ]
+    weights = torch.stack(found).to(weight.dtype)
+    # Channels side by side, as in the maps.
+    weights = weights.movedim(2, -1).contiguous().movedim(-1, 2)
+    conv.register_buffer("weights", weights, persistent=False)
+    biases = None
+    if bias is not None:
+        # What adds up to one in each of the four outputs.
+        shares = [1 / 2, _FAR / 2, -_FAR / 2, 1 / 4, 1 / 4, 1 / 2]
+        biases = torch.stack([bias.detach().double() * share for share in shares]).to(bias.dtype)
+    conv.register_buffer("biases", biases, persistent=False)
+
+
+def _takes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> bool:
+    return (
+        x.dtype == torch.float32
+        and onednn_takes(x, conv.weights)
+        and x.ndim == conv.weight.ndim
+        and x.shape[1] == conv.in_channels
+        and x.numel() >= _FEWEST_PIXELS * conv.in_channels
+        # Results are written into given memory, which cannot be differentiated.
+        and not (torch.is_grad_enabled() and x.requires_grad)
+    )
+
+
+def _group_bytes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> int:
+    """What four rows of ``[1, T, H, W, C]`` take on the way, at the six points."""
+    channels = conv.in_channels + conv.out_channels
+    return 6 * channels * x.shape[1] * x.shape[3] * x.element_size()
+
+
+def _convolve(conv: WinogradConv2d | WinogradConv3d, x: Tensor, out: Tensor) -> None:
+    """Convolves ``[1, T, H, W, C_in]`` into ``[1, T, H, W, C_out]``, strip by strip."""
+    groups = -(-x.shape[2] // 4)
+    strip = max(1, _STRIP_BYTES // _group_bytes(conv, x))
+    padding = conv.weights.shape[3] // 2, 0, 1
+    for begin in range(0, groups, strip):
+        end = min(begin + strip, groups)
+        points = _at_points(_with_border(x, 4 * begin - 1, 4 * end + 1))
+        found = []
+        for i, point in enumerate(points):
+            bias = None if conv.biases is None else conv.biases[i]
+            point = point.permute(0, 4, 1, 2, 3)
+            y = torch.mkldnn_convolution(
+                point, conv.weights[i], bias, padding, (1, 1, 1), (1, 1, 1), 1
+            )
+            found.append(y.permute(0, 2, 3, 4, 1))
+        _write_outputs(found, out[:, :, 4 * begin : 4 * end])
+
+
+def _with_border(x: Tensor, begin: int, end: int) -> Tensor:
+    """Rows ``begin`` to ``end`` of ``[1, T, H, W, C]``, zeros where there are none."""
+    padded = x.new_empty(*x.shape[:2], end - begin, *x.shape[3:])
+    first, last = max(begin, 0), min(end, x.shape[2])
+    padded[:, :, : first - begin] = 0
+    padded[:, :, first - begin : last - begin] = x[:, :, first:last]
+    padded[:, :, last - begin :] = 0
+    return padded
+
+
+def _at_points(x: Tensor) -> list[Tensor]:
+    """What is multiplied at the six points, from every six rows of which two overlap."""
+    num_groups = (x.shape[2] - 2) // 4
+    d0, d1, d2, d3, d4, d5 = (x[:, :, i::4][:, :, :num_groups] for i in range(6))
+    near, far = _NEAR**2, _FAR**2
+    even_near, odd_near = torch.sub(d4, d2, alpha=far), torch.sub(d3, d1, alpha=far)
+    even_far, odd_far = torch.sub(d4, d2, alpha=near), torch.sub(d3, d1, alpha=near)
+    return [
+        torch.sub(d0 + d4, d2, alpha=near + far),
+        torch.add(even_near, odd_near, alpha=_NEAR),
+        torch.sub(even_near, odd_near, alpha=_NEAR),
+        torch.add(even_far, odd_far, alpha=_FAR),
+        torch.sub(even_far, odd_far, alpha=_FAR),
+        torch.sub(d1 + d5, d3, alpha=near + far),
+    ]
+
+
+def _write_outputs(found: list[Tensor], out: Tensor) -> None:
+    """Puts the six products together to four rows; the last rows of ``out`` may be missing."""
+    zero, near, minus_near, far, minus_far, infinity = found
+    even_near, even_far = near + minus_near, far + minus_far
+    odd_near, odd_far = near.sub_(minus_near), far.sub_(minus_far)
+
+    def write(row: int, a: Tensor, b: Tensor, factor: float) -> None:
+        place = out[:, :, row::4]
+        rows = place.shape[2]
+        torch.add(a[:, :, :rows], b[:, :, :rows], alpha=factor, out=place)
+
+    write(0, zero.add_(even_near), even_far, 1.0)
+    write(3, infinity.add_(odd_near, alpha=_NEAR**3), odd_far, _FAR**3)
+    write(1, odd_near.mul_(_NEAR), odd_far, _FAR)
+    write(2, even_near.mul_(_NEAR**2), even_far, _FAR**2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from gaitzoo._checks import shape_of
-from gaitzoo._winograd import WinogradConv3d, onednn_takes
+from gaitzoo._winograd import WinogradConv3d
 from gaitzoo.layers import LocalTemporalAggregation
 from gaitzoo.sequence import mask_fill_, masked_max
 
@@ -40,8 +40,16 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
         conv: The convolution; zero padding.
         x: ``[N, C, T, H, W]``.
     """
-    own = isinstance(conv, WinogradConv3d) and conv.takes(x)
-    if own or not onednn_takes(x, conv.weight) or not _onednn_convolves(x.dtype):
+    if (
+        (isinstance(conv, WinogradConv3d) and conv.takes(x))
+        or x.device.type != "cpu"
+        or x.dtype != conv.weight.dtype
+        or torch.compiler.is_compiling()
+        or not _onednn_convolves(x.dtype)
+        or torch.is_autocast_enabled("cpu")
+        or not torch.backends.mkldnn.is_available()
+        or not torch.backends.mkldnn.enabled
+    ):
         return conv(x)
     assert not isinstance(conv.padding, str)
     return torch.mkldnn_convolution(

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WinogradConv2d", "WinogradConv3d", "onednn_takes", "save_multiplications"]
+__all__ = ["WinogradConv2d", "WinogradConv3d", "save_multiplications"]
 
 # The points +-_NEAR and +-_FAR; the square of one is the inverse of the other's.
 _NEAR, _FAR = math.sqrt(0.5), math.sqrt(2.0)
@@ -58,13 +58,9 @@ class WinogradConv2d(nn.Conv2d):
         """``[N, C_in, H, W]`` to ``[N, C_out, H, W]``."""
         if not self.takes(input):
             return super().forward(input)
-        x = input.permute(0, 2, 3, 1)
-        done = x.new_empty(*x.shape[:3], self.out_channels)
-        # Without taps over time a few frames can be computed together instead of a few rows.
-        several = max(1, _STRIP_BYTES // (_group_bytes(self, x[None, :1]) * -(-x.shape[1] // 4)))
-        for frames, out in zip(x.split(several), done.split(several), strict=True):
-            _convolve(self, frames[None], out[None])
-        return done.permute(0, 3, 1, 2)
+        # Images are frames of one sequence: without taps over time they have no neighbours.
+        images = input.permute(0, 2, 3, 1)[None]
+        return _convolve(images, self.weights, self.biases)[0].permute(0, 3, 1, 2)
 
 
 class WinogradConv3d(nn.Conv3d):
@@ -97,28 +93,8 @@ class WinogradConv3d(nn.Conv3d):
         """``[N, C_in, T, H, W]`` to ``[N, C_out, T, H, W]``."""
         if not self.takes(input):
             return super().forward(input)
-        x = input.permute(0, 2, 3, 4, 1)
-        done = x.new_empty(*x.shape[:4], self.out_channels)
-        for sequence, out in zip(x.split(1), done.split(1), strict=True):
-            _convolve(self, sequence, out)
-        return done.permute(0, 4, 1, 2, 3)
-
-
-def onednn_takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's convolution may be called directly, past torch's own choice.
-
-    Args:
-        x: The map.
-        weight: Of the convolution.
-    """
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)
-    )
+        found = _convolve(input.permute(0, 2, 3, 4, 1), self.weights, self.biases)
+        return found.permute(0, 4, 1, 2, 3)
 
 
 def save_multiplications(module: nn.Module) -> None:
@@ -142,7 +118,8 @@ def _gains(conv: nn.Conv2d | nn.Conv3d) -> bool:
     taps = time[0] if time else 1
     products = conv.weight.numel() / (conv.in_channels + conv.out_channels)
     return (
-        conv.weight.device.type == "cpu"
+        torch.backends.mkldnn.is_available()
+        and conv.weight.device.type == "cpu"
         and conv.weight.dtype == torch.float32
         and (taps % 2, height, width) == (1, 3, 3)
         and products >= _FEWEST_PRODUCTS
@@ -182,37 +159,72 @@ def _register(conv: WinogradConv2d | WinogradConv3d, weight: Tensor, bias: Tenso
 
 
 def _takes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> bool:
-    return (
-        x.dtype == torch.float32
-        and onednn_takes(x, conv.weights)
-        and x.ndim == conv.weight.ndim
-        and x.shape[1] == conv.in_channels
-        and x.numel() >= _FEWEST_PIXELS * conv.in_channels
+    if (
+        x.device.type != "cpu"
+        or not x.dtype == conv.weights.dtype == torch.float32
+        or x.ndim != conv.weight.ndim
+        or x.shape[1] != conv.in_channels
+        or torch.is_autocast_enabled("cpu")
+        or not torch.backends.mkldnn.enabled
         # Results are written into given memory, which cannot be differentiated.
-        and not (torch.is_grad_enabled() and x.requires_grad)
-    )
+        or (torch.is_grad_enabled() and x.requires_grad)
+    ):
+        return False
+    if torch.compiler.is_compiling():
+        # Compiled once for all sizes. Exported files hold operations of torch only; torch before
+        # 2.7 does not tell one from the other.
+        return not getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+    return x.numel() >= _FEWEST_PIXELS * conv.in_channels
 
 
-def _group_bytes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> int:
+def _convolve(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+    """Convolves ``[N, T, H, W, C_in]``; gives ``[N, T, H, W, C_out]``."""
+    convolve = _compiled_call if torch.compiler.is_compiling() else _winograd
+    return convolve(x, weights, biases)
+
+
+def _winograd(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+    out = x.new_empty(*x.shape[:4], weights.shape[1])
+    # Without taps over time, a few whole frames at a time; else a few rows of all frames.
+    rows = x[:1, :1] if weights.shape[3] == 1 else x[:1]
+    strip = max(1, _STRIP_BYTES // _group_bytes(rows, weights))
+    frames = max(1, strip // -(-x.shape[2] // 4)) if weights.shape[3] == 1 else x.shape[1]
+    for sequence, out_sequence in zip(x.split(1), out.split(1), strict=True):
+        pieces = zip(sequence.split(frames, 1), out_sequence.split(frames, 1), strict=True)
+        for piece, out_piece in pieces:
+            _convolve_strips(piece, weights, biases, out_piece, strip)
+    return out
+
+
+# For compilers one operation, which they leave as it is.
+_compiled_call = torch.library.custom_op("gaitzoo::winograd", _winograd, mutates_args=())
+
+
+@_compiled_call.register_fake
+def _(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:4], weights.shape[1])
+
+
+def _group_bytes(x: Tensor, weights: Tensor) -> int:
     """What four rows of ``[1, T, H, W, C]`` take on the way, at the six points."""
-    channels = conv.in_channels + conv.out_channels
+    channels = weights.shape[1] + weights.shape[2]
     return 6 * channels * x.shape[1] * x.shape[3] * x.element_size()
 
 
-def _convolve(conv: WinogradConv2d | WinogradConv3d, x: Tensor, out: Tensor) -> None:
-    """Convolves ``[1, T, H, W, C_in]`` into ``[1, T, H, W, C_out]``, strip by strip."""
+def _convolve_strips(
+    x: Tensor, weights: Tensor, biases: Tensor | None, out: Tensor, strip: int
+) -> None:
+    """Convolves ``[1, T, H, W, C_in]`` into ``[1, T, H, W, C_out]``, ``strip`` times four rows."""
     groups = -(-x.shape[2] // 4)
-    strip = max(1, _STRIP_BYTES // _group_bytes(conv, x))
-    padding = conv.weights.shape[3] // 2, 0, 1
+    strip = -(-groups // -(-groups // strip))  # all strips about as high as each other
+    padding = weights.shape[3] // 2, 0, 1
     for begin in range(0, groups, strip):
         end = min(begin + strip, groups)
-        points = _at_points(_with_border(x, 4 * begin - 1, 4 * end + 1))
         found = []
-        for i, point in enumerate(points):
-            bias = None if conv.biases is None else conv.biases[i]
-            point = point.permute(0, 4, 1, 2, 3)
+        for i, point in enumerate(_at_points(_with_border(x, 4 * begin - 1, 4 * end + 1))):
+            bias = None if biases is None else biases[i]
             y = torch.mkldnn_convolution(
-                point, conv.weights[i], bias, padding, (1, 1, 1), (1, 1, 1), 1
+                point.permute(0, 4, 1, 2, 3), weights[i], bias, padding, (1, 1, 1), (1, 1, 1), 1
             )
             found.append(y.permute(0, 2, 3, 4, 1))
         _write_outputs(found, out[:, :, 4 * begin : 4 * end])

@@ -1,6 +1,7 @@
 """Convolutions with fewer multiplications give what the ordinary ones give."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -170,9 +171,49 @@ def test_published_models_save_multiplications(name, fewest):
     assert not any(key.endswith((".weights", ".biases")) for key in fused.state_dict())
 
 
-def test_nothing_is_replaced_in_a_compiled_graph():
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="needs torch 2.7")
+@pytest.mark.parametrize("dimensions", [2, 3])
+@torch.no_grad()
+def test_compilers_see_one_operation(dimensions):
+    kind = nn.Conv2d if dimensions == 2 else nn.Conv3d
+    conv = kind(128, 128, 3, padding=1)
+    saving = replaced(conv)
+    graphs = []
+
+    def look(graph, _):
+        graphs.append([str(n.target) for n in graph.graph.nodes if n.op == "call_function"])
+        return graph
+
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        # The compiler itself uses what later versions of Python and torch have deprecated.
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(saving, backend=look, fullgraph=True, dynamic=True)
+        for shape in ((2, 3, 9, 7), (4, 2, 64, 20), (3, 5, 8, 9)):
+            x = torch.randn(shape[0], 128, *shape[-dimensions:])
+            assert relative_error(compiled(x), conv(x)) < 5e-6
+    assert len(graphs) == 1
+    assert sum("winograd" in target for target in graphs[0]) == 1
+    assert not any("conv" in target for target in graphs[0])
+
+
+@torch.no_grad()
+def test_the_operation_is_described_to_compilers_as_it_is():
+    saving = replaced(nn.Conv3d(64, 64, 3, padding=1))
+    for shape in ((1, 3, 9, 7), (2, 1, 4, 4)):
+        x = torch.randn(shape[0], *shape[1:], 64)
+        arguments = x, saving.weights, saving.biases
+        torch.library.opcheck(
+            torch.ops.gaitzoo.winograd.default,
+            arguments,
+            test_utils=("test_schema", "test_faketensor"),
+        )
+
+
+def test_exported_files_hold_operations_of_torch_only():
     conv = replaced(nn.Conv2d(128, 128, 3, padding=1)).requires_grad_(False)
     x = torch.randn(1, 128, 64, 32)
+    assert conv.takes(x)
     exported = torch.export.export(conv, (x,))
     targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     assert len(targets) == 1

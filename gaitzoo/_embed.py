@@ -70,7 +70,8 @@ def embed(
         sequences: Any iterable, also a generator, of frames ``[T, H, W]`` as arrays or tensors:
             uint8 in 0..255, masks, or floats in [0, 1]; lengths and sizes may differ.
         batch_frames: Frames of a batch, padding included; a longer sequence runs alone.
-            ``None`` = from ``max_memory`` and what the model holds per frame, which is measured.
+            ``None`` = from ``max_memory`` and what the model holds per frame, which is measured;
+            on a processor also small enough for its cache.
             If both are given, the smaller batch counts.
         max_memory: Bytes that the maps of a batch may take; ``None`` = half of what is free on
             the device, or what 64 frames need if that is more.

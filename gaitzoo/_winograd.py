@@ -30,9 +30,10 @@ _NEAR, _FAR = math.sqrt(0.5), math.sqrt(2.0)
 # freed ones is used again instead of being given back to the system.
 _STRIP_BYTES = 16 * 2**20
 # Products per value of the maps. Measured: below, the additions take longer than they save.
-_FEWEST_PRODUCTS = 500
-# Of all frames; with fewer pixels, calling forty operations takes longer than the one.
+_FEWEST_PRODUCTS = 600
+# Of what is computed together; with fewer, calling forty operations takes longer than the one.
 _FEWEST_PIXELS = 2048
+_FEWEST_ROWS = 8
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -48,7 +49,7 @@ class WinogradConv2d(nn.Conv2d):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
-        _register(self, conv.weight[:, :, None], conv.bias)
+        _prepare(self)
 
     def takes(self, x: Tensor) -> bool:
         """Whether a map is computed with fewer multiplications."""
@@ -83,7 +84,7 @@ class WinogradConv3d(nn.Conv3d):
             device="meta",
         )
         self.weight, self.bias = conv.weight, conv.bias
-        _register(self, conv.weight, conv.bias)
+        _prepare(self)
 
     def takes(self, x: Tensor) -> bool:
         """Whether a map is computed with fewer multiplications."""
@@ -129,61 +130,57 @@ def _gains(conv: nn.Conv2d | nn.Conv3d) -> bool:
     )
 
 
-def _register(conv: WinogradConv2d | WinogradConv3d, weight: Tensor, bias: Tensor | None) -> None:
-    """Computes the six points' weights, ``[C_out, C_in, K, 1, 3]``, and biases."""
-    first, middle, last = weight.detach().double().split(1, dim=3)
+def _derive(conv: WinogradConv2d | WinogradConv3d, *_: object) -> None:
+    """Makes the six points' weights, ``[6, C_out, C_in, K, 1, 3]``, and biases, ``[6, C_out]``."""
+    weight = conv.weight.detach().double()
+    if weight.ndim == 4:
+        weight = weight[:, :, None]
+    first, middle, last = weight.split(1, dim=3)
 
     def at(point: float) -> Tensor:
         return first + middle * point + last * point**2
 
     near = 2 * _NEAR**2 * (_NEAR**2 - _FAR**2)
     far = 2 * _FAR**2 * (_FAR**2 - _NEAR**2)
-    found = [
-        first,
-        at(_NEAR) / near,
-        at(-_NEAR) / near,
-        at(_FAR) / far,
-        at(-_FAR) / far,
-        last,
-    ]
-    weights = torch.stack(found).to(weight.dtype)
+    points = [first, at(_NEAR) / near, at(-_NEAR) / near, at(_FAR) / far, at(-_FAR) / far, last]
+    weights = torch.stack(points).to(conv.weight.dtype)
     # Channels side by side, as in the maps.
-    weights = weights.movedim(2, -1).contiguous().movedim(-1, 2)
-    conv.register_buffer("weights", weights, persistent=False)
-    biases = None
-    if bias is not None:
+    conv.weights = weights.movedim(2, -1).contiguous().movedim(-1, 2)
+    if conv.bias is not None:
         # What adds up to one in each of the four outputs.
-        shares = [1 / 2, _FAR / 2, -_FAR / 2, 1 / 4, 1 / 4, 1 / 2]
-        biases = torch.stack([bias.detach().double() * share for share in shares]).to(bias.dtype)
-    conv.register_buffer("biases", biases, persistent=False)
+        shares = torch.tensor([1 / 2, _FAR / 2, -_FAR / 2, 1 / 4, 1 / 4, 1 / 2])
+        shares = shares.to(conv.bias.device)
+        conv.biases = (shares[:, None] * conv.bias.detach().double()).to(conv.bias.dtype)
+
+
+def _prepare(conv: WinogradConv2d | WinogradConv3d) -> None:
+    conv.register_buffer("weights", None, persistent=False)
+    conv.register_buffer("biases", None, persistent=False)
+    _derive(conv)
+    conv.register_load_state_dict_post_hook(_derive)
 
 
 def _takes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> bool:
-    if (
-        x.device.type != "cpu"
-        or not x.dtype == conv.weights.dtype == torch.float32
-        or x.ndim != conv.weight.ndim
-        or x.shape[1] != conv.in_channels
-        or torch.is_autocast_enabled("cpu")
-        or not torch.backends.mkldnn.enabled
-        # Results are written into given memory, which cannot be differentiated.
-        or (torch.is_grad_enabled() and x.requires_grad)
-    ):
+    # Compiled models are compiled for all sizes, and exported files should hold common operations.
+    if torch.compiler.is_compiling() or x.ndim != conv.weight.ndim:
         return False
-    if torch.compiler.is_compiling():
-        # Compiled once for all sizes. Exported files hold operations of torch only; torch before
-        # 2.7 does not tell one from the other.
-        return not getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
-    return x.numel() >= _FEWEST_PIXELS * conv.in_channels
+    computed_together = x[:1] if x.ndim == 5 else x
+    return (
+        x.device == conv.weights.device
+        and x.device.type == "cpu"
+        and x.dtype == conv.weights.dtype == torch.float32
+        and x.shape[1] == conv.in_channels
+        and x.shape[-2] >= _FEWEST_ROWS
+        and computed_together.numel() >= _FEWEST_PIXELS * conv.in_channels
+        and not torch.is_autocast_enabled("cpu")
+        and bool(torch.backends.mkldnn.enabled)
+        # Results are written into given memory, which cannot be differentiated.
+        and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))
+    )
 
 
 def _convolve(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
     """Convolves ``[N, T, H, W, C_in]``; gives ``[N, T, H, W, C_out]``."""
-    convolve = _compiled_call if torch.compiler.is_compiling() else _winograd
-    return convolve(x, weights, biases)
-
-
-def _winograd(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
     out = x.new_empty(*x.shape[:4], weights.shape[1])
     # Without taps over time, a few whole frames at a time; else a few rows of all frames.
     rows = x[:1, :1] if weights.shape[3] == 1 else x[:1]
@@ -194,15 +191,6 @@ def _winograd(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
         for piece, out_piece in pieces:
             _convolve_strips(piece, weights, biases, out_piece, strip)
     return out
-
-
-# For compilers one operation, which they leave as it is.
-_compiled_call = torch.library.custom_op("gaitzoo::winograd", _winograd, mutates_args=())
-
-
-@_compiled_call.register_fake
-def _(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-    return x.new_empty(*x.shape[:4], weights.shape[1])
 
 
 def _group_bytes(x: Tensor, weights: Tensor) -> int:

@@ -316,6 +316,24 @@ def test_sequences_may_lie_on_the_gpu(model, device):
         assert relative_error(found, wanted) < 1e-3  # TF32
 
 
+def test_batches_on_a_processor_stay_in_its_cache(model, monkeypatch):
+    needed = bytes_per_frame(model, (16, 12))
+    monkeypatch.setattr("gaitzoo._embed._CACHED_BYTES", 20 * needed)
+    sizes, sequences = [], clips(*[4] * 12, 30)
+
+    def look(module, inputs):
+        if inputs[0].device.type != "meta":  # there memory is measured
+            sizes.append(inputs[0].shape[:2].numel())
+
+    model.register_forward_pre_hook(look)
+    wanted = gaitzoo.embed(model, sequences, batch_frames=78, progress=False)
+    assert sorted(sizes) == [30, 48]
+    sizes.clear()
+    found = gaitzoo.embed(model, sequences, progress=False)
+    assert sorted(sizes) == [8, 20, 20, 30]  # a longer sequence is one batch all the same
+    assert relative_error(found, wanted) < 1e-5
+
+
 class Exhausted:
     """Lets a model run out of memory above a number of frames."""
 

@@ -1,7 +1,6 @@
 """Convolutions with fewer multiplications give what the ordinary ones give."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ def always(monkeypatch):
     """Also where it does not pay: for few channels and small maps, a strip of four rows a time."""
     monkeypatch.setattr(_winograd, "_FEWEST_PRODUCTS", 0)
     monkeypatch.setattr(_winograd, "_FEWEST_PIXELS", 0)
+    monkeypatch.setattr(_winograd, "_FEWEST_ROWS", 0)
     monkeypatch.setattr(_winograd, "_STRIP_BYTES", 1)
 
 
@@ -103,7 +103,8 @@ def test_rounding_errors_stay_near_those_of_an_ordinary_convolution():
         nn.Conv2d(128, 128, 3, padding=1, dtype=torch.float64),
         nn.Conv2d(128, 128, 3, padding=1, dtype=torch.bfloat16),
         nn.Conv2d(128, 128, 3, padding=1, device="meta"),
-        nn.Conv2d(32, 32, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.Conv3d(32, 64, 3, padding=1),
         nn.Conv3d(128, 128, 3, padding=(0, 1, 1)),
         nn.Conv3d(128, 128, 3, padding=1, stride=(3, 1, 1)),
         nn.Conv3d(512, 512, (3, 1, 1), padding=(1, 0, 0)),
@@ -117,17 +118,21 @@ def test_others_stay(conv):
 
 @torch.no_grad()
 def test_ordinary_where_it_would_not_be_faster_or_not_work():
-    conv = nn.Conv2d(128, 128, 3, padding=1)
+    conv = nn.Conv2d(192, 192, 3, padding=1)
     saving = replaced(conv)
-    large, small = torch.randn(1, 128, 64, 32), torch.randn(1, 128, 16, 11)
+    large, small = torch.randn(1, 192, 64, 32), torch.randn(1, 192, 16, 11)
     assert saving.takes(large)
     assert not saving.takes(small)
+    assert not saving.takes(torch.randn(9, 192, 4, 99))  # rows are computed by fours
+    over_time = replaced(nn.Conv3d(64, 64, 3, padding=1))
+    assert over_time.takes(torch.randn(1, 64, 12, 16, 11))
+    assert not over_time.takes(torch.randn(12, 64, 1, 16, 11))  # one sequence after the other
     assert torch.equal(saving(small), conv(small))
     with torch.autocast("cpu", torch.bfloat16):
         assert not saving.takes(large)
         assert saving(large).dtype == torch.bfloat16
-    with pytest.raises(RuntimeError, match="to have 128 channels, but got 64"):
-        saving(large[:, :64].repeat(2, 1, 1, 1))
+    with pytest.raises(RuntimeError, match="to have 192 channels, but got 96"):
+        saving(large[:, :96].repeat(2, 1, 1, 1))
     narrow = copy.deepcopy(saving).bfloat16()
     assert not narrow.takes(large.bfloat16())
     assert narrow(large.bfloat16()).dtype == torch.bfloat16
@@ -135,11 +140,29 @@ def test_ordinary_where_it_would_not_be_faster_or_not_work():
 
 
 def test_inputs_can_be_differentiated():
-    conv = nn.Conv2d(128, 128, 3, padding=1).requires_grad_(False)
+    conv = nn.Conv2d(192, 192, 3, padding=1).requires_grad_(False)
     saving = replaced(conv)
-    x = torch.randn(1, 128, 64, 32, requires_grad=True)
+    x = torch.randn(1, 192, 64, 32, requires_grad=True)
     found, wanted = (torch.autograd.grad(c(x).square().sum(), x)[0] for c in (saving, conv))
     assert torch.equal(found, wanted)
+
+
+def test_weights_can_be_differentiated():
+    saving = replaced(nn.Conv2d(192, 192, 3, padding=1))
+    assert saving(torch.randn(1, 192, 64, 32)).requires_grad
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@torch.no_grad()
+def test_loaded_weights_count(dimensions):
+    kind = nn.Conv2d if dimensions == 2 else nn.Conv3d
+    first, second = (nn.Sequential(replaced(kind(192, 192, 3, padding=1))) for _ in range(2))
+    x = torch.randn(1, 192, 12, 16, 11) if dimensions == 3 else torch.randn(1, 192, 64, 32)
+    assert first[0].takes(x)
+    copied = copy.deepcopy(first)
+    for one in (first, copied):
+        one.load_state_dict(second.state_dict())
+        assert torch.equal(one(x), second(x))
 
 
 @pytest.mark.usefixtures("always")
@@ -152,8 +175,6 @@ def test_models_give_the_same_embeddings(name):
     for module in fused.modules():
         if isinstance(module, (WinogradConv2d, WinogradConv3d)):
             module.register_forward_hook(lambda module, inputs, _: calls.append(inputs[0]))
-    # A timm network may have no such convolution.
-    assert calls or any(isinstance(m, (WinogradConv2d, WinogradConv3d)) for m in fused.modules())
     batch, lengths = padded(clips_for(model, 7, 1, 3, 12), float("nan"))
     wanted = model(batch, lengths).embeddings
     assert relative_error(fused(batch, lengths).embeddings, wanted) < 1e-5
@@ -161,58 +182,19 @@ def test_models_give_the_same_embeddings(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "fewest"), [("dygait.casiab", 4), ("hstl.casiab", 6), ("gaitbase.casiab", 4)]
+    ("name", "fewest"), [("dygait.casiab", 6), ("hstl.casiab", 6), ("gaitbase.casiab", 3)]
 )
 def test_published_models_save_multiplications(name, fewest):
     fused = fuse_for_inference(gaitzoo.create_model(name, num_classes=0))
     saving = [m for m in fused.modules() if isinstance(m, (WinogradConv2d, WinogradConv3d))]
     assert len(saving) >= fewest
-    # They are made again from the weights, not kept with them.
+    # What is derived from the weights is not kept with them.
     assert not any(key.endswith((".weights", ".biases")) for key in fused.state_dict())
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="needs torch 2.7")
-@pytest.mark.parametrize("dimensions", [2, 3])
-@torch.no_grad()
-def test_compilers_see_one_operation(dimensions):
-    kind = nn.Conv2d if dimensions == 2 else nn.Conv3d
-    conv = kind(128, 128, 3, padding=1)
-    saving = replaced(conv)
-    graphs = []
-
-    def look(graph, _):
-        graphs.append([str(n.target) for n in graph.graph.nodes if n.op == "call_function"])
-        return graph
-
-    torch._dynamo.reset()
-    with warnings.catch_warnings():
-        # The compiler itself uses what later versions of Python and torch have deprecated.
-        warnings.simplefilter("ignore")
-        compiled = torch.compile(saving, backend=look, fullgraph=True, dynamic=True)
-        for shape in ((2, 3, 9, 7), (4, 2, 64, 20), (3, 5, 8, 9)):
-            x = torch.randn(shape[0], 128, *shape[-dimensions:])
-            assert relative_error(compiled(x), conv(x)) < 5e-6
-    assert len(graphs) == 1
-    assert sum("winograd" in target for target in graphs[0]) == 1
-    assert not any("conv" in target for target in graphs[0])
-
-
-@torch.no_grad()
-def test_the_operation_is_described_to_compilers_as_it_is():
-    saving = replaced(nn.Conv3d(64, 64, 3, padding=1))
-    for shape in ((1, 3, 9, 7), (2, 1, 4, 4)):
-        x = torch.randn(shape[0], *shape[1:], 64)
-        arguments = x, saving.weights, saving.biases
-        torch.library.opcheck(
-            torch.ops.gaitzoo.winograd.default,
-            arguments,
-            test_utils=("test_schema", "test_faketensor"),
-        )
-
-
-def test_exported_files_hold_operations_of_torch_only():
-    conv = replaced(nn.Conv2d(128, 128, 3, padding=1)).requires_grad_(False)
-    x = torch.randn(1, 128, 64, 32)
+def test_exported_and_compiled_graphs_hold_the_ordinary_convolution():
+    conv = replaced(nn.Conv2d(192, 192, 3, padding=1)).requires_grad_(False)
+    x = torch.randn(1, 192, 64, 32)
     assert conv.takes(x)
     exported = torch.export.export(conv, (x,))
     targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]

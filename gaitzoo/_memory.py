@@ -20,7 +20,7 @@ from gaitzoo._base import GaitModel
 __all__ = ["bytes_per_frame", "free_memory"]
 
 # Convolution libraries keep rearranged copies of what they are given.
-_WORKSPACE = 2.5
+_WORKSPACE = 3.0
 # Where free memory cannot be found out.
 _MODEST_BYTES = 2 * 1024**3
 # How torch runs compiled models is a setting of the whole process.

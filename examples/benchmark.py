@@ -148,10 +148,11 @@ def measure(
         # Every other round runs backwards: no way always follows the same one.
         for way in ways if i % 2 == 0 else reversed(ways):
             seconds[way].append(timed(runs[way], device))
-    plain, fused = flops(model, clips), flops(gaitzoo.fuse_for_inference(model), clips)
-    executed = dict.fromkeys(ways, fused) | {"naive": plain, "batched": plain}
+    fused = gaitzoo.fuse_for_inference(model)
+    executed = dict.fromkeys(ways, flops(fused, clips))
+    executed |= dict.fromkeys(("naive", "batched"), flops(model, clips))
     if device.type == "cpu":  # where fused models in float32 save multiplications as they run
-        executed["fused"] = flops(gaitzoo.fuse_for_inference(model), clips, device)
+        executed["fused"] = flops(fused, clips, device)
     rows = []
     for way in ways:
         ratios = [a / b for a, b in zip(seconds["naive"], seconds[way], strict=True)]

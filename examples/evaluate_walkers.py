@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import gaitzoo
+from gaitzoo.data.silhouettes import SilhouetteTransform
 from gaitzoo.metrics import cross_view_rank1, part_distances, rank_k, same_view_mask
-from gaitzoo.preprocess import SilhouetteTransform
 from gaitzoo.synthetic import (
     SegmentationNoise,
     SyntheticWalkers,

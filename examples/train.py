@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 import gaitzoo
-from gaitzoo.augment import RandomAugment
+from gaitzoo.data.augment import RandomAugment
 from gaitzoo.losses import PartCrossEntropyLoss, PartTripletLoss, gather_across_processes
 from gaitzoo.metrics import cross_view_rank1, part_distances
 from gaitzoo.synthetic import SegmentationNoise, SyntheticWalkers, render_walk, sample_identity

@@ -1,29 +1,20 @@
 """gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
 
 from gaitzoo import losses, metrics, synthetic
-from gaitzoo._base import GaitModel
-from gaitzoo._checkpoint import load_checkpoint
-from gaitzoo._embed import embed
-from gaitzoo._factory import LicenseWarning, create_model
-from gaitzoo._identify import Identification, Match, identify
-from gaitzoo._registry import (
-    PretrainedCfg,
-    PretrainedNotAvailable,
-    is_model,
-    list_models,
-    list_tags,
-    model_info,
-    register_model,
+from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.silhouettes import (
+    SilhouetteTransform,
+    create_transform,
+    normalize_silhouettes,
 )
-from gaitzoo.deepgaitv2 import DeepGaitV2, GaitBase
-from gaitzoo.dygait import DAM, DyGait, DyGaitBlock
-from gaitzoo.export import export_onnx
-from gaitzoo.files import SequencePath, find_sequences, load_silhouettes
-from gaitzoo.frozen_llm import FrozenLLM
-from gaitzoo.fuse import fuse_for_inference
-from gaitzoo.gaitllm import GaitLLM
-from gaitzoo.hstl import HSTL, HSTLFeatures, HSTLLevel
-from gaitzoo.layers import (
+from gaitzoo.hub.checkpoint import load_checkpoint
+from gaitzoo.hub.factory import LicenseWarning, create_model
+from gaitzoo.inference.embed import embed
+from gaitzoo.inference.export import export_onnx
+from gaitzoo.inference.fuse import fuse_for_inference
+from gaitzoo.inference.identify import Identification, Match, identify
+from gaitzoo.layers.dynamic import DAM, DyGaitBlock
+from gaitzoo.layers.pooling import (
     GeMHPP,
     HorizontalPyramidPooling,
     LocalTemporalAggregation,
@@ -32,27 +23,29 @@ from gaitzoo.layers import (
     SharedBNNeck,
     TemporalMax,
 )
-from gaitzoo.outputs import GaitOutput
-from gaitzoo.peaks import PeakTokenFinder, PeakTokens
-from gaitzoo.preprocess import (
-    SilhouetteTransform,
-    create_transform,
-    normalize_silhouettes,
-)
-from gaitzoo.regions import ASTP, FTA, ARME_Conv, FTABlock
-from gaitzoo.resblocks import (
+from gaitzoo.layers.regions import ASTP, FTA, ARME_Conv, FTABlock
+from gaitzoo.layers.residual import (
     FrameWise,
     ResidualBackbone,
     ResidualBlock2d,
     ResidualBlock3d,
     ResidualBlockP3d,
 )
-from gaitzoo.sentences import G2LProjector, L2GProjector, RepresentationAggregator
-from gaitzoo.sequence import pad_sequences
-from gaitzoo.timm_frames import TimmFrames
-from gaitzoo.tokens import MotionClipAssembler, SpatialTokenizer
-
-__version__ = "0.1.0.dev0"
+from gaitzoo.layers.sequence import pad_sequences
+from gaitzoo.models.base import GaitModel
+from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
+from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
+from gaitzoo.models.dygait import DyGait
+from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
+from gaitzoo.models.gaitllm.model import GaitLLM
+from gaitzoo.models.gaitllm.peaks import PeakTokenFinder, PeakTokens
+from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, RepresentationAggregator
+from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
+from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
+from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.registry import is_model, list_models, list_tags, model_info, register_model
+from gaitzoo.models.timm_frames import TimmFrames
+from gaitzoo.version import __version__ as __version__
 
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo._checks import shape_of
+from gaitzoo.layers.checks import shape_of
 
 __all__ = ["PartCrossEntropyLoss", "PartTripletLoss", "gather_across_processes"]
 

@@ -22,8 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaitzoo._checks import shape_of
-from gaitzoo._ranking import (
+from gaitzoo.data.ranking import (
     NO_QUERY_LEFT,
     Labels,
     check_count,
@@ -34,6 +33,7 @@ from gaitzoo._ranking import (
     find_matches,
     group_views,
 )
+from gaitzoo.layers.checks import shape_of
 
 __all__ = [
     "CrossViewRank1",

@@ -11,9 +11,11 @@ import torch
 from hub_server import HubServer, point_client_at, sha256
 
 import gaitzoo
-from gaitzoo import PretrainedCfg, _factory, _registry
-from gaitzoo._registry import register_model, rename_keys
-from gaitzoo.dygait import DyGait
+from gaitzoo import PretrainedCfg
+from gaitzoo.hub import factory
+from gaitzoo.models import registry
+from gaitzoo.models.dygait import DyGait
+from gaitzoo.models.registry import register_model, rename_keys
 
 REPO, FILE = "authors/weights", "data/Net/checkpoints/Net-60000.pt"
 ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}
@@ -77,7 +79,7 @@ class World:
 
     def register(self, **changes):
         self.cfg = replace(self.cfg, **changes)
-        _registry._ARCHITECTURES.pop("wired", None)
+        registry._ARCHITECTURES.pop("wired", None)
 
         @register_model({"test": self.cfg, "none": PretrainedCfg()}, convert=convert)
         def wired(**model_args):
@@ -112,9 +114,9 @@ class World:
 def open_world(monkeypatch, home):
     """The world while the block runs; afterwards registry, cache and client are as they were."""
     # Few models: errors name the owners of a file, which builds all that there are.
-    known = {name: _registry._ARCHITECTURES[name] for name in ("dygait", "hstl")}
-    monkeypatch.setattr(_registry, "_ARCHITECTURES", known)
-    monkeypatch.setattr(_factory, "_licenses_shown", set())
+    known = {name: registry._ARCHITECTURES[name] for name in ("dygait", "hstl")}
+    monkeypatch.setattr(registry, "_ARCHITECTURES", known)
+    monkeypatch.setattr(factory, "_licenses_shown", set())
     with HubServer() as hub:
         point_client_at(hub.url, home, monkeypatch)
         yield World(hub, home)

@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,63 +13,75 @@ import torch
 import gaitzoo
 
 PACKAGE = Path(gaitzoo.__file__).parent
-# A file imports from files of lower rows only.
-ROWS = [
-    {"_checks", "_modes", "outputs", "_body", "_raster", "_pickles", "_winograd"},
-    {"sequence", "_flesh", "_ranking"},
-    {"_filming", "_rows"},
-    {"layers", "losses", "metrics", "preprocess", "synthetic", "augment"},
-    {"peaks", "sentences"},
-    {"files", "pictures", "_registry", "frozen_llm", "tokens"},
-    {"_base", "_shipped"},
-    {"resblocks", "regions", "_opengait_files", "_stage1", "_frozen_parts"},
-    {"_hierarchy"},
-    {"dygait", "hstl", "deepgaitv2", "timm_frames", "gaitllm"},
-    {"_fused_layers", "_memory", "_chunks"},
-    {"_fused_dygait", "_fused_frames", "_fused_hstl", "_fused_residual"},
-    {"fuse"},
-    {"export"},
-    {"_checkpoint"},
-    {"_download"},
-    {"_hub"},
-    {"_factory"},
-    {"_embed"},
-    {"_identify"},
-    {"_demo", "_cli_files"},
-    {"__init__"},
-    {"_commands"},
-    {"cli"},
-    {"__main__"},
+# A folder imports from those before it; inside a folder, files import one way (no circle).
+ORDER = [
+    "version",
+    "layers",
+    "data",
+    "losses",
+    "metrics",
+    "synthetic",
+    "models",
+    "hub",
+    "inference",
 ]
-# Imported inside functions, because they load slow libraries or stand higher.
-LATE = {"_base": {"_hub"}, "_stage1": {"_factory"}}
+ORDER += ["evaluation", "testing", "__init__", "cli", "__main__"]
+# Imports inside functions, where users expect the method there.
+LATE = {("models/base", "hub"), ("models/gaitllm", "hub")}
+FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
+
+
+def place(file):
+    """The folder of a file (or its name, at the top) and its name inside the folder."""
+    name = file.with_suffix("").as_posix().removesuffix("/__init__")
+    top, _, inner = name.partition("/")
+    return top, inner
 
 
 def imports_of(path):
-    """Names of this package's files that a file imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Dotted modules of this package that a file imports, at any depth."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
         if isinstance(node, ast.ImportFrom):
-            inner = (node.module or "").removeprefix("gaitzoo").removeprefix(".")
-            if node.level or (node.module or "").startswith("gaitzoo"):
-                yield from ([inner] if inner else [alias.name for alias in node.names])
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            if module.partition(".")[0] == "gaitzoo":
+                names = [f"{module}.{alias.name}" for alias in node.names]
+                inner = [name for name in names if name.removeprefix("gaitzoo.") in MODULES]
+                yield from inner or [module]
         elif isinstance(node, ast.Import):
-            full = (alias.name for alias in node.names)
-            yield from (name.removeprefix("gaitzoo.") for name in full if "gaitzoo." in name)
+            yield from (a.name for a in node.names if a.name.startswith("gaitzoo"))
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
-def test_imports_go_one_way(path):
-    rows = [i for i, row in enumerate(ROWS) if path.stem in row]
-    assert len(rows) == 1, f"{path.name} has no row"
-    lower = set().union(*ROWS[: rows[0]])
-    files = {p.stem for p in PACKAGE.glob("*.py")}
-    allowed = lower | LATE.get(path.stem, set())
-    wrong = [name for name in imports_of(path) if name in files and name not in allowed]
-    assert not wrong, f"{path.name} imports {wrong}"
+MODULES = {f.with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".") for f in FILES}
 
 
-def test_the_package_is_flat():
-    assert not [p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE]
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_folders_import_one_way(path):
+    top, inner = place(path)
+    lower = ORDER[: ORDER.index(top)]
+    late = {to for start, to in LATE if f"{top}/{inner}".startswith(start)}
+    for module in imports_of(path):
+        target = [*module.split("."), "__init__"][1]
+        assert target in {*lower, top, *late}, f"{path} imports {module}"
+
+
+def test_inside_a_folder_there_is_no_circle():
+    graph = {}
+    for path in FILES:
+        name = ".".join(("gaitzoo", *path.with_suffix("").parts)).removesuffix(".__init__")
+        if name != "gaitzoo":
+            graph[name] = {m for m in imports_of(path) if m != "gaitzoo"}
+    for start, to in LATE:
+        for name in graph:
+            if name.startswith(f"gaitzoo.{start.replace('/', '.')}"):
+                graph[name] = {m for m in graph[name] if not m.startswith(f"gaitzoo.{to}.")}
+    TopologicalSorter(graph).prepare()
+
+
+def test_folders_are_one_level_deep_and_hide_nothing():
+    deep = {p.parent.as_posix() for p in FILES if len(p.parts) > 2}
+    assert deep <= {"models/gaitllm"}
+    assert not [p for p in FILES if p.name.startswith("_") and not p.stem.startswith("__")]
 
 
 def test_import_loads_nothing_heavy():

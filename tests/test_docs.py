@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import gaitzoo
+from gaitzoo.models import registry
 
 ROOT = Path(__file__).parent.parent
 MODULES = [
-    f"gaitzoo.{info.name}"
-    for info in pkgutil.iter_modules(gaitzoo.__path__)
-    if info.name != "__main__"
+    info.name
+    for info in pkgutil.walk_packages(gaitzoo.__path__, "gaitzoo.")
+    if not info.name.endswith("__main__")
 ]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -26,7 +27,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gaitzoo._registry, "_ARCHITECTURES", dict(gaitzoo._registry._ARCHITECTURES))
+    monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
     module = importlib.import_module(name)
     known = {"gaitzoo": gaitzoo, "torch": torch, **vars(module)}
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, globs=known):
@@ -43,7 +44,7 @@ def code_blocks(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_on_pages_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gaitzoo._registry, "_ARCHITECTURES", dict(gaitzoo._registry._ARCHITECTURES))
+    monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
     namespace = {}
     for block in code_blocks(page):
         program = compile(block, str(page), "exec")

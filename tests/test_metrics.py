@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-import gaitzoo._ranking
+import gaitzoo.data.ranking
 from gaitzoo import metrics
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -287,7 +287,7 @@ def random_problem(seed: int, with_ties: bool) -> tuple[Tensor, list[int], list[
 @pytest.mark.parametrize("with_exclude", [False, True])
 @pytest.mark.parametrize("rows_at_once", [4, 1024])
 def test_scores_equal_loops(seed, with_ties, with_exclude, rows_at_once, monkeypatch) -> None:
-    monkeypatch.setattr(gaitzoo._ranking, "_ROWS_SORTED_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(gaitzoo.data.ranking, "_ROWS_SORTED_AT_ONCE", rows_at_once)
     distances, query_labels, gallery_labels, exclude = random_problem(seed, with_ties)
     mask = exclude if with_exclude else None
     expected = naive_scores(distances, query_labels, gallery_labels, mask)

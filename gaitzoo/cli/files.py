@@ -1,0 +1,179 @@
+"""Models, sequences and outputs of the command line: found, checked before the work, written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.silhouettes import create_transform
+from gaitzoo.evaluation.pictures import evenly_spaced
+from gaitzoo.hub.factory import create_model
+from gaitzoo.models.base import GaitModel
+from gaitzoo.models.registry import model_info
+
+__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences", "write"]
+
+_SEED = 0  # of untrained weights, so that their numbers repeat
+
+
+def load_model(options: argparse.Namespace) -> tuple[GaitModel, str]:
+    """The model without classifier, and in a word or two where its weights come from."""
+    _check_device(options.device)
+    # Models saved by save_pretrained have no cfg here, and always come with their weights.
+    saved = options.model.startswith(("hf-hub:", "local-dir:"))
+    if options.checkpoint is not None:
+        weights = f"checkpoint {Path(options.checkpoint).name}"
+    elif saved or model_info(options.model).has_weights:
+        weights = "pretrained"
+    else:
+        weights = "untrained"
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", UserWarning)
+        torch.manual_seed(_SEED)
+        model = create_model(
+            options.model,
+            pretrained=weights == "pretrained",
+            num_classes=0,
+            checkpoint_path=options.checkpoint,
+        )
+    for warning in caught:
+        _note(str(warning.message))
+    if weights == "untrained":
+        _note(
+            f"{options.model} is untrained (random weights, fixed seed): expect poor matches; "
+            "load trained weights with --checkpoint FILE"
+        )
+    return model, weights
+
+
+def _note(text: str) -> None:
+    print(f"gaitzoo: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _check_device(name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch's words for an unknown or absent one
+        raise ValueError(
+            f"expected a device that this machine and this torch have, got {name!r} "
+            f"({str(error).splitlines()[0]}); leave --device out to use the CPU"
+        ) from error
+
+
+def find_sequences_at(path: str | Path) -> list[SequencePath]:
+    """The sequences below a folder, or the one that ``path`` is."""
+    path = Path(path)
+    if path.is_file():
+        return [SequencePath(path.stem, path.stem, path)]
+    try:
+        return find_sequences(path)
+    except ValueError:
+        # The folder itself may hold the frames of one sequence; its reader says if not.
+        if not any(entry.is_file() for entry in path.iterdir()):
+            raise
+        name = path.resolve().name
+        return [SequencePath(name, name, path)]
+
+
+def name_sequences(path: str, several: bool) -> Iterator[tuple[str, SequencePath]]:
+    """Sequences with names relative to the only path, or beginning with the path they are at."""
+    start = Path(path)
+    for sequence in find_sequences_at(start):
+        if not several:
+            yield sequence.name, sequence
+        elif sequence.path != start:
+            yield f"{start.as_posix()}/{sequence.name}", sequence
+        else:
+            yield (start.with_suffix("") if start.is_file() else start).as_posix(), sequence
+
+
+class Clips:
+    """Sequences that are read when their turn comes.
+
+    Args:
+        sequences: Where they are.
+        model: Whose input they become.
+        kept_frames: How many frames of each stay in ``shown``, for pictures.
+    """
+
+    def __init__(
+        self, sequences: list[SequencePath], model: GaitModel, kept_frames: int = 0
+    ) -> None:
+        self.sequences = sequences
+        self.transform = create_transform(model)
+        self.kept_frames = kept_frames
+        self.shown: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for sequence in self.sequences:
+            frames = load_silhouettes(sequence.path)
+            try:
+                frames = self.transform.align(frames)
+            except ValueError as error:
+                raise ValueError(f"{sequence.path}: {error}") from error
+            if self.kept_frames:
+                self.shown.append(evenly_spaced(frames, self.kept_frames).clone())
+            yield frames
+
+
+def check_output(
+    path: str | Path,
+    sequences: list[SequencePath],
+    checkpoint: str | None,
+    suffix: str | None = None,
+) -> Path:
+    """Refuses, before the work, an output that cannot be written or would replace an input."""
+    path = Path(path)
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise ValueError(f"expected a file name that ends in {suffix}, got {path}")
+    if path.is_dir():
+        raise ValueError(f"expected a file to write, got the folder {path}; add a file name")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"expected an existing folder to write {path.name} into, got {path.parent}; "
+            "make it first"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write into {path.parent} ({error.strerror}); choose another folder"
+        ) from error
+    inputs = {sequence.path.resolve() for sequence in sequences}
+    if checkpoint is not None:
+        inputs.add(Path(checkpoint).resolve())
+    # A picture among the frames of a sequence would be one of them the next time.
+    if not inputs.isdisjoint((path.resolve(), path.resolve().parent)):
+        raise ValueError(f"{path} is, or lies among, what is read; choose another file to write")
+    return path
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Writes a whole file or leaves what was there."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        save(unfinished)
+        # Temporary files are private; the finished one gets the rights of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        unfinished.chmod(0o666 & ~mask)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

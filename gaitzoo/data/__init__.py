@@ -1,0 +1,1 @@
+"""What models read: pre-treatment, files, augmentation, rankings of labels."""

@@ -1,0 +1,1 @@
+"""Models by name, files of weights, and the Hugging Face Hub."""

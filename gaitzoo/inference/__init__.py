@@ -1,0 +1,1 @@
+"""Embedding, fused models, export and identification."""

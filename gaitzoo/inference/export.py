@@ -1,0 +1,195 @@
+"""Models as ONNX files, which run without PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gaitzoo.inference.fuse import fuse_for_inference
+from gaitzoo.layers.modes import evaluating
+from gaitzoo.models.base import GaitModel
+
+__all__ = ["check_packages", "export_onnx", "fewest_frames", "whole_files"]
+
+_NEEDED = ("onnx", "onnxscript")
+
+
+class _Outputs(nn.Module):
+    """A model that gives its outputs as a tuple."""
+
+    def __init__(self, model: GaitModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, silhouettes: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(silhouettes, lengths)
+        return (output.embeddings,) if output.logits is None else (output.embeddings, output.logits)
+
+
+def export_onnx(model: GaitModel, path: str | Path, *, fuse: bool = True) -> Path:
+    """Writes a model into one ONNX file.
+
+    The graph takes any number of sequences and frames. Inputs: ``silhouettes`` ``[N, T, H, W]``
+    float32 in [0, 1] (``[N, C, T, H, W]`` for models of several channels) and ``lengths`` ``[N]``
+    int64, valid frames of each sequence; give T for all where nothing is padded. Outputs:
+    ``embeddings`` ``[N, P, C]`` and, if the model has a classifier, ``logits`` ``[N, P, K]``.
+    Values are not checked inside the graph. ``T`` must be at least 6, or twice the model's
+    ``min_frames`` if that is more; pad shorter batches.
+
+    Name, frame size, value range and the least ``T`` (``fewest_frames``) of the model are stored in
+    the file's metadata. Weights of more than 1.5 GiB go into a second file beside it, which has
+    ``.data`` behind the name. A failed export leaves what was there.
+
+    Args:
+        model: A model of this library in float32; it is not changed.
+        path: File to write, in a folder that exists; replaced if there, with weights beside it.
+        fuse: Export :func:`gaitzoo.fuse_for_inference` of the model.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: If ``model`` is no model of this library, or not in float32.
+        ImportError: If the packages ``onnx`` and ``onnxscript`` are missing.
+        FileNotFoundError: If the folder is missing.
+        ValueError: If torch's exporter cannot export the model.
+
+    Example:
+        >>> import gaitzoo, tempfile
+        >>> model = gaitzoo.create_model("gaitbase_tiny", num_classes=0)
+        >>> export_onnx(model, "gaitbase.onnx")  # doctest: +SKIP
+        PosixPath('gaitbase.onnx')
+    """
+    if not isinstance(model, GaitModel):
+        raise TypeError(
+            f"expected a gaitzoo model, got {type(model).__name__}; see gaitzoo.create_model"
+        )
+    dtype = next(model.parameters()).dtype
+    if dtype != torch.float32:
+        raise TypeError(f"expected a model in float32, got {dtype}; convert it with model.float()")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"expected an existing folder to write {path.name} into, got {path.parent}; "
+            "make it first"
+        )
+    check_packages()
+    if fuse:
+        model = fuse_for_inference(model)
+    with evaluating(model):
+        program = _program(model)
+    with whole_files(path) as unfinished:
+        program.save(str(unfinished), external_data=False)
+    return path
+
+
+def fewest_frames(model: GaitModel) -> int:
+    """The least T of an exported model.
+
+    Models that join frames need two of what they make: a size of one is special when exporting.
+
+    Args:
+        model: Any model.
+    """
+    return max(6, 2 * model.min_frames)
+
+
+def check_packages() -> None:
+    """Raises an ``ImportError`` that says what to install if packages for exporting are missing."""
+    for package in _NEEDED:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(
+                f"exporting to ONNX needs the package {package!r} ({error}); "
+                "pip install 'gaitzoo[onnx]'"
+            ) from error
+
+
+@contextmanager
+def whole_files(path: Path) -> Iterator[Path]:
+    """Lets a file, and what is written beside it, appear when all of it is there or not at all.
+
+    Files are renamed one by one, those beside it first. A process that is killed in between can
+    leave new weights beside the old file, which then do not belong together: write both again.
+    Old weights (``.data``) beside a file that is replaced by one without any are removed last.
+
+    Args:
+        path: The file; replaced if there.
+
+    Yields:
+        A path of the same name, in a folder that goes away.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        replaced = path.exists()
+        weights = f"{path.name}.data"
+        # The file itself comes last: it names those beside it.
+        files = sorted(Path(folder).iterdir(), key=lambda made: made == unfinished)
+        for made in files:
+            os.replace(made, path.parent / made.name)
+        if replaced and weights not in [made.name for made in files]:
+            path.with_name(weights).unlink(missing_ok=True)
+
+
+def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """A sort that torch's exporter lacks; of equal values TopK gives the one that stands first."""
+    import onnxscript
+
+    onnx_ops: Any = onnxscript.opset18
+    size = onnx_ops.Gather(onnx_ops.Shape(x), onnx_ops.Constant(value_ints=[dim]))
+    return onnx_ops.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
+    cfg = model.pretrained_cfg
+    device = next(model.parameters()).device
+    channels = () if model.in_channels == 1 else (model.in_channels,)
+    fewest = fewest_frames(model)
+    num_frames = fewest + 3
+    silhouettes = torch.zeros(2, *channels, num_frames, *cfg.input_size, device=device)
+    lengths = torch.tensor([num_frames, num_frames - 2], device=device)
+    sequences = torch.export.Dim("N", min=1, max=4096)
+    frames = torch.export.Dim("T", min=fewest, max=65536)
+    with warnings.catch_warnings():
+        # The exporter uses what later versions of torch and Python have deprecated.
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                _Outputs(model),
+                (silhouettes, lengths),
+                input_names=["silhouettes", "lengths"],
+                output_names=["embeddings"] + (["logits"] if model.num_classes else []),
+                dynamic_shapes=({0: sequences, len(channels) + 1: frames}, {0: sequences}),
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = error.__cause__ or error
+            words = str(reason).strip().partition("\n")[0]
+            raise ValueError(
+                f"expected a model that ONNX can express, got {cfg.name}; torch says "
+                f"{type(reason).__name__}: {words}"
+            ) from error
+    assert program is not None
+    program.model.metadata_props.update(
+        {
+            "model": cfg.name,
+            "input_size": json.dumps(cfg.input_size),
+            "value_range": json.dumps(cfg.value_range),
+            "fewest_frames": json.dumps(fewest),
+        }
+    )
+    return program

@@ -1,0 +1,1 @@
+"""Building blocks: checks, sequences and masks, pooling, heads, convolutions."""

@@ -1,0 +1,208 @@
+"""Checks of what users hand in: expected, got, fix.
+
+Checks run before anything is computed. Those that read tensor values are left out where they
+would stop a GPU (a read of device memory waits for everything before it) and while a graph is
+being traced.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_features",
+    "check_lengths",
+    "check_parts_divide",
+    "check_silhouettes",
+    "check_values",
+    "check_width",
+    "shape_of",
+]
+
+
+def shape_of(x: Tensor) -> str:
+    """The shape as people write it: ``[2, 30, 64, 44]``."""
+    return str(list(x.shape))
+
+
+def check_silhouettes(silhouettes: Tensor, in_channels: int = 1) -> None:
+    """Raises unless ``silhouettes`` is a batch that a model can take.
+
+    Args:
+        silhouettes: ``[N, T, H, W]`` for one channel, ``[N, C, T, H, W]`` for any number.
+        in_channels: C that the model was built for.
+
+    Raises:
+        TypeError: If it is no tensor, or neither floating point nor uint8.
+        ValueError: If the number of axes or channels is wrong, or an axis is empty.
+    """
+    if not isinstance(silhouettes, Tensor):
+        raise TypeError(
+            f"expected silhouettes as a torch.Tensor, got {type(silhouettes).__name__}; "
+            "use torch.as_tensor, or gaitzoo.embed, which takes arrays too"
+        )
+    if not (silhouettes.is_floating_point() or silhouettes.dtype == torch.uint8):
+        raise TypeError(
+            "expected silhouettes as floats in [0, 1] or as uint8 in 0..255, got "
+            f"{silhouettes.dtype}; convert with .float() (masks of 0 and 1) or .to(torch.uint8)"
+        )
+    wanted = "[N, T, H, W]" if in_channels == 1 else f"[N, {in_channels}, T, H, W]"
+    if silhouettes.ndim not in ((4, 5) if in_channels == 1 else (5,)):
+        hint = "; add the batch axis with silhouettes[None]" if silhouettes.ndim == 3 else ""
+        raise ValueError(f"expected silhouettes {wanted}, got {shape_of(silhouettes)}{hint}")
+    if silhouettes.ndim == 5 and silhouettes.shape[1] != in_channels:
+        raise ValueError(
+            f"expected {in_channels} input channel(s) on axis 1 of {wanted}, got "
+            f"{shape_of(silhouettes)}; build the model with in_channels={silhouettes.shape[1]} "
+            "or drop the extra channels"
+        )
+    if silhouettes.numel() == 0:
+        raise ValueError(
+            f"expected silhouettes with at least one frame and pixel, got {shape_of(silhouettes)}"
+        )
+
+
+def check_values(x: Tensor, lowest: float, highest: float) -> None:
+    """Raises unless the values are finite and lie in the range that the model was made for.
+
+    Args:
+        x: Model input of any shape after masking.
+        lowest: Smallest allowed value.
+        highest: Largest allowed value.
+
+    Raises:
+        ValueError: If a value is NaN, infinite or outside the range (with a little slack for
+            resizing overshoot). Tensors on accelerators are not read.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return
+    found_lowest, found_highest = (float(v) for v in torch.aminmax(x.detach()))
+    slack = 0.01 * (highest - lowest)
+    # Written so that NaN, which compares false with everything, ends in the error.
+    if not (found_lowest >= lowest - slack and found_highest <= highest + slack):
+        if found_lowest == found_lowest and abs(found_lowest) + abs(found_highest) < float("inf"):
+            found = f"values from {found_lowest:g} to {found_highest:g}"
+            fix = "pass uint8 in 0..255, or divide by 255 first"
+        else:
+            found = "NaN or infinite values"
+            fix = "find where they come from: silhouettes are never NaN"
+        raise ValueError(f"expected silhouettes in [{lowest:g}, {highest:g}], got {found}; {fix}")
+
+
+def check_features(
+    x: Tensor, channels: int | None, lengths: Tensor | None = None, shortest: int = 1
+) -> None:
+    """Raises unless a block that sees time can take a feature map and its lengths.
+
+    Args:
+        x: ``[N, C, T, H, W]``.
+        channels: C that the block was built for; ``None`` = any.
+        lengths: ``[N]`` int64, or ``None``.
+        shortest: Frames that a sequence must have.
+
+    Raises:
+        TypeError: If ``x`` is no floating-point tensor or ``lengths`` no integer tensor.
+        ValueError: If axes, channels, frames or lengths do not fit.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected a map [N, C, T, H, W] of floats, got {got}")
+    if x.ndim != 5 or (channels is not None and x.shape[1] != channels):
+        wanted = "C" if channels is None else channels
+        raise ValueError(
+            f"expected a map [N, {wanted}, T, H, W], got {shape_of(x)}; channels stand on axis 1, "
+            "frames on axis 2 (silhouettes[:, None] makes a map of one channel)"
+        )
+    if x.shape[2] < shortest:
+        raise ValueError(
+            f"expected at least {shortest} frames, got {x.shape[2]} in {shape_of(x)}; "
+            "repeat short sequences first (gaitzoo.layers.sequence.repeat_short)"
+        )
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[2], shortest)
+
+
+def check_lengths(
+    lengths: Tensor, num_sequences: int, num_frames: int, shortest_allowed: int = 1
+) -> Tensor:
+    """Raises unless ``lengths`` fits a padded batch; returns it.
+
+    Args:
+        lengths: ``[N]`` int64 with values 1 to T.
+        num_sequences: N.
+        num_frames: T.
+        shortest_allowed: Smallest value allowed.
+
+    Raises:
+        TypeError: If it is not an integer tensor.
+        ValueError: If its shape is not ``[N]`` or a value is out of range. The values of tensors
+            on accelerators are not read.
+    """
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.is_complex():
+        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(
+            f"expected lengths as an int64 tensor [N], got {got}; use torch.tensor([...])"
+        )
+    if lengths.dtype == torch.bool:
+        raise TypeError("expected lengths as frame counts, got bool; use mask.sum(1) for a mask")
+    if lengths.shape != (num_sequences,):
+        raise ValueError(
+            f"expected one length per sequence, shape [{num_sequences}], got {shape_of(lengths)}"
+        )
+    if not torch.compiler.is_compiling() and lengths.device.type == "cpu":
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest < shortest_allowed or longest > num_frames:
+            fix = (
+                "leave empty sequences out and pass the number of frames before padding"
+                if shortest_allowed == 1
+                else "repeat short sequences first (gaitzoo.layers.sequence.repeat_short)"
+            )
+            raise ValueError(
+                f"expected lengths from {shortest_allowed} to {num_frames} (the frames of the "
+                f"batch), got {shortest} to {longest}; {fix}"
+            )
+    return lengths
+
+
+def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
+    """Raises unless a map can be cut into equal bands of rows.
+
+    Args:
+        x: The map, ``[N, C, H, W]``.
+        part_bins: Numbers of bands wanted.
+
+    Raises:
+        ValueError: If a number of bands does not divide the height.
+    """
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(
+            f"expected a map [N, C, H, W] of floats, got {shape_of(x)} {x.dtype}; pool over time "
+            "first, for example with gaitzoo.TemporalMax"
+        )
+    height = x.shape[2]
+    wrong = [bins for bins in part_bins if height % bins]
+    if wrong:
+        raise ValueError(
+            f"expected a height that {', '.join(map(str, part_bins))} band(s) divide, got "
+            f"{height} rows in the map {shape_of(x)}, which {', '.join(map(str, wrong))} does not; "
+            "use frames of the height that the model was made for, or other part_bins"
+        )
+
+
+def check_width(channels: int) -> int:
+    """Raises unless ``channels`` (or another size) is a positive whole number; returns it.
+
+    Args:
+        channels: Width of a map.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> check_width(32)
+        32
+    """
+    if type(channels) is not int or channels < 1:
+        raise ValueError(f"expected a positive whole number, got {channels!r}")
+    return channels

@@ -1,0 +1,400 @@
+"""Residual blocks of the OpenGait family: per frame, over time, or split into both.
+
+Source: DeepGaitV2 (https://arxiv.org/abs/2303.03301), Sec. 3.2, and GaitBase
+(https://arxiv.org/abs/2211.06597), Sec. 4; the split of space and time follows P3D
+(https://arxiv.org/abs/1711.10305). Written from the papers and measured shapes.
+
+Batch-norm statistics of these blocks see whatever is in the batch, padding included: train on
+clips of equal length. In eval mode padding never matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, is_grad_enabled, nn
+from torch.utils.checkpoint import checkpoint
+from typing_extensions import Self
+
+from gaitzoo.layers.checks import check_features, shape_of
+from gaitzoo.layers.sequence import mask_fill
+
+__all__ = [
+    "FrameWise",
+    "Freezable",
+    "ResidualBackbone",
+    "ResidualBlock2d",
+    "ResidualBlock3d",
+    "ResidualBlockP3d",
+]
+
+
+class FrameWise(nn.Module):
+    """Runs a block for images on every frame of a sequence.
+
+    Args:
+        block: Takes ``[B, C, H, W]`` and gives ``[B, C', H', W']``.
+
+    Shapes:
+        x: ``[N, C, T, H, W]``, any values.
+        returns: ``[N, C', T, H', W']``.
+
+    Raises:
+        TypeError: If ``x`` is no tensor of floats.
+        ValueError: If it has other axes or no frame.
+
+    Example:
+        >>> FrameWise(torch.nn.Conv2d(1, 8, kernel_size=3, stride=2))(
+        ...     torch.rand(2, 1, 9, 65, 45)
+        ... ).shape
+        torch.Size([2, 8, 9, 32, 22])
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the frames after the block."""
+        check_features(x, None)
+        return _as_sequences(self.block(_as_frames(x)), x.shape[0])
+
+
+class ResidualBlock2d(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut, for images.
+
+    Source: ResNet (https://arxiv.org/abs/1512.03385), Fig. 5 left.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Step of the first convolution, pixels.
+
+    Shapes:
+        x: ``[B, C_in, H, W]``, any values.
+        returns: ``[B, C_out, H', W']``, zero or more; ``H' = ceil(H / stride)``.
+
+    Raises:
+        TypeError: If ``x`` is no tensor of floats.
+        ValueError: If an argument is no positive whole number, or axes or channels do not fit.
+
+    Example:
+        >>> ResidualBlock2d(4, 8, stride=2)(torch.rand(2, 4, 64, 44)).shape
+        torch.Size([2, 8, 32, 22])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the features plus the shortcut."""
+        _check_images(x, self.conv1.in_channels)
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResidualBlock3d(nn.Module):
+    """Two 3x3x3 convolutions with batch norm and a shortcut; time keeps its length.
+
+    Source: DeepGaitV2 (https://arxiv.org/abs/2303.03301), Sec. 3.2, "3D". Differs from upstream:
+    what stands past the end of a sequence is zeroed before each of the two convolutions.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Step of the first convolution over height and width, pixels.
+
+    Shapes:
+        x: ``[N, C_in, T, H, W]``, any values.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: ``[N, C_out, T, H', W']``; frames past the end hold no meaning.
+
+    Raises:
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If an argument is no positive whole number, or axes, channels or lengths do
+            not fit.
+
+    Example:
+        >>> ResidualBlock3d(4, 8, stride=2)(torch.rand(2, 4, 9, 64, 44)).shape
+        torch.Size([2, 8, 9, 32, 22])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
+        steps = (1, stride, stride)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, steps, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm3d(out_channels)
+        self.shortcut = _shortcut3d(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the features plus the shortcut."""
+        check_features(x, self.conv1.in_channels, lengths)
+        x = mask_fill(x, lengths)
+        y = mask_fill(F.relu(self.bn1(self.conv1(x))), lengths)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResidualBlockP3d(nn.Module):
+    """A 3x3 convolution per frame, one over three frames with its own shortcut, a 3x3 per frame.
+
+    Source: DeepGaitV2 (https://arxiv.org/abs/2303.03301), Sec. 3.2, "pseudo 3D". Differs from
+    upstream: what stands past the end of a sequence is zeroed before the convolution over time.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Step of the first convolution over height and width, pixels.
+
+    Shapes:
+        x: ``[N, C_in, T, H, W]``, any values.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: ``[N, C_out, T, H', W']``; frames past the end hold no meaning.
+
+    Raises:
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If an argument is no positive whole number, or axes, channels or lengths do
+            not fit.
+
+    Example:
+        >>> ResidualBlockP3d(4, 8, stride=2)(torch.rand(2, 4, 9, 64, 44)).shape
+        torch.Size([2, 8, 9, 32, 22])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        _check_sizes(in_channels, out_channels, stride)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.temporal_conv = nn.Conv3d(
+            out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0), bias=False
+        )
+        self.temporal_bn = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = _shortcut3d(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the features plus the shortcut."""
+        check_features(x, self.conv1.in_channels, lengths)
+        y = F.relu(self.bn1(self.conv1(_as_frames(x))))
+        y = mask_fill(_as_sequences(y, x.shape[0]), lengths)
+        y = F.relu(y + self.temporal_bn(self.temporal_conv(y)))
+        y = _as_sequences(self.bn2(self.conv2(_as_frames(y))), x.shape[0])
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+_BLOCKS = {"2d": ResidualBlock2d, "3d": ResidualBlock3d, "p3d": ResidualBlockP3d}
+_STRIDES = (1, 2, 2, 1)
+
+
+def _call(block: nn.Module, *inputs: Any) -> Tensor:
+    return block(*inputs)
+
+
+class ResidualBackbone(nn.Module):
+    """A 3x3 stem and four layers of residual blocks; the map is a quarter as high and wide.
+
+    The stem and the first layer see single frames; ``mode`` says what the other three do.
+
+    Source: DeepGaitV2 (https://arxiv.org/abs/2303.03301), Table 2; with mode ``"2d"`` and one
+    block per layer it is the ResNet9 of GaitBase (https://arxiv.org/abs/2211.06597).
+
+    Args:
+        mode: Blocks of layers 2 to 4: ``"2d"``, ``"3d"`` or ``"p3d"``.
+        layers: Blocks of each of the four layers.
+        channels: Widths of the four layers.
+        in_channels: Channels of the input.
+
+    Shapes:
+        x: ``[N, C_in, T, H, W]``, any values; zeros past the end of a sequence.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: ``[N, channels[3], T, H / 4, W / 4]``, both rounded up.
+
+    Raises:
+        TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
+        ValueError: If ``mode`` is unknown, ``layers`` or ``channels`` are no four positive
+            numbers, or axes, channels or lengths do not fit.
+
+    Example:
+        >>> backbone = ResidualBackbone("p3d", (1, 1, 1, 1), (4, 4, 8, 8))
+        >>> backbone(torch.rand(2, 1, 5, 64, 44)).shape
+        torch.Size([2, 8, 5, 16, 11])
+    """
+
+    def __init__(
+        self,
+        mode: str = "p3d",
+        layers: tuple[int, ...] = (1, 4, 4, 1),
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        in_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if not isinstance(mode, str) or mode not in _BLOCKS:
+            raise ValueError(f'expected mode "2d", "3d" or "p3d", got {mode!r}')
+        for name, numbers in (("layers", layers), ("channels", channels)):
+            given = isinstance(numbers, tuple | list)
+            if not given or len(numbers) != 4 or any(type(n) is not int or n < 1 for n in numbers):
+                raise ValueError(f"expected {name} as four positive whole numbers, got {numbers!r}")
+        if type(in_channels) is not int or in_channels < 1:
+            raise ValueError(f"expected in_channels >= 1, got {in_channels!r}")
+        self.mode, self.in_channels = mode, in_channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(),
+        )
+        self.layers = nn.ModuleList()
+        before = channels[0]
+        for i, (depth, width, stride) in enumerate(zip(layers, channels, _STRIDES, strict=True)):
+            block = ResidualBlock2d if i == 0 else _BLOCKS[mode]
+            first = block(before, width, stride)
+            self.layers.append(
+                nn.ModuleList(first if j == 0 else block(width, width) for j in range(depth))
+            )
+            before = width
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        run: Callable[..., Tensor] = _call,
+    ) -> Tensor:
+        """Returns the feature map.
+
+        Args:
+            x: See the class.
+            lengths: See the class.
+            run: Calls a block; a model puts its gradient checkpointing here.
+        """
+        check_features(x, self.in_channels, lengths)
+        frames = run(self.stem, _as_frames(x))
+        num_frame_layers = len(self.layers) if self.mode == "2d" else 1
+        for layer in self.layers[:num_frame_layers]:
+            for block in layer.children():
+                frames = run(block, frames)
+        y = _as_sequences(frames, x.shape[0])
+        for layer in self.layers[num_frame_layers:]:
+            for block in layer.children():
+                y = run(block, y, lengths)
+        return y
+
+
+class Freezable(nn.Module):
+    """Lets a model be frozen for good, and recomputes batch norm without counting it twice.
+
+    Mixed into models whose batch norms stand before the head.
+
+    Example:
+        >>> class Frozen(Freezable):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.bn = torch.nn.BatchNorm1d(3)
+        >>> Frozen().freeze().train().bn.training
+        False
+    """
+
+    frozen: bool = False
+
+    def freeze(self) -> Self:
+        """Stops all training: no gradients, and batch-norm statistics stay as they are.
+
+        The model goes to eval mode and stays there, also when a module that contains it is put
+        into training mode.
+
+        Returns:
+            The model itself.
+        """
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Puts the model into training mode, unless it is frozen."""
+        return super().train(mode and not self.frozen)
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """Calls a block, recomputing it in the backward pass if that was asked for."""
+        if not (getattr(self, "grad_checkpointing", False) and self.training and is_grad_enabled()):
+            return block(*inputs)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(block)
+
+        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _check_sizes(in_channels: int, out_channels: int, stride: int) -> None:
+    sizes = (in_channels, out_channels, stride)
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(
+            "expected in_channels, out_channels and stride as positive whole numbers, got "
+            f"{', '.join(map(repr, sizes))}"
+        )
+
+
+def _check_images(x: Tensor, channels: int) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected images [B, {channels}, H, W] of floats, got {got}")
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(
+            f"expected images [B, {channels}, H, W], got {shape_of(x)}; FrameWise runs the block "
+            "on the frames of [N, C, T, H, W]"
+        )
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Leaves the running statistics alone: the first of two equal passes has updated them."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    counted = [None if count is None else count.clone() for count in counts]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count, before in zip(norms, momenta, counts, counted, strict=True):
+            norm.momentum = momentum
+            if count is not None and before is not None:
+                count.copy_(before)
+
+
+def _shortcut3d(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """A 1x1x1 convolution and batch norm where the shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False),
+        nn.BatchNorm3d(out_channels),
+    )
+
+
+def _as_frames(x: Tensor) -> Tensor:
+    """``[N, C, T, H, W]`` to ``[N * T, C, H, W]``."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _as_sequences(frames: Tensor, num_sequences: int) -> Tensor:
+    """``[N * T, C, H, W]`` to ``[N, C, T, H, W]``."""
+    return frames.unflatten(0, (num_sequences, -1)).transpose(1, 2)

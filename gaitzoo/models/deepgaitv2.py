@@ -1,0 +1,324 @@
+"""DeepGaitV2 and GaitBase: plain residual networks that gait recognition is measured against.
+
+DeepGaitV2: https://arxiv.org/abs/2303.03301. GaitBase: https://arxiv.org/abs/2211.06597 (CVPR
+2023). Authors' code: https://github.com/ShiqiYu/OpenGait (no licence file, academic use only;
+nothing of it is contained here).
+
+Differences from upstream:
+
+- Padded frames are zeroed before every convolution over time and left out of the maximum, so
+  padded batches give the numbers of single sequences. Upstream joins the sequences of a batch
+  into one and convolves across the joins.
+- GaitBase is built of the blocks of DeepGaitV2 in mode ``"2d"`` with one block per layer: the
+  same network under other names.
+- Any size of frames that the part bins divide, and more than one block in the first layer in
+  mode ``"3d"``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.layers.residual import ResidualBackbone
+from gaitzoo.models.base import init_weights
+from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.max_pooled import MaxPooled
+from gaitzoo.models.opengait import (
+    DEEPGAITV2_2D_CFGS,
+    DEEPGAITV2_3D_CFGS,
+    DEEPGAITV2_P3D_CFGS,
+    GAITBASE_CFGS,
+)
+from gaitzoo.models.registry import StateDict, register_model, rename_keys
+
+__all__ = [
+    "DeepGaitV2",
+    "GaitBase",
+    "convert_checkpoint",
+    "deepgaitv2_2d",
+    "deepgaitv2_2d_tiny",
+    "deepgaitv2_3d",
+    "deepgaitv2_3d_tiny",
+    "deepgaitv2_p3d",
+    "deepgaitv2_p3d_tiny",
+    "gaitbase",
+    "gaitbase_tiny",
+]
+
+
+class DeepGaitV2(MaxPooled):
+    """DeepGaitV2: a residual network, the maximum over time, horizontal bands, a BN neck.
+
+    Source: https://arxiv.org/abs/2303.03301; what differs is listed at the top of this file.
+    Depth by the authors' count is ``2 + 2 * sum(layers)``: ``(1, 1, 1, 1)`` = 10, ``(1, 2, 2, 1)``
+    = 14, ``(1, 4, 4, 1)`` = 22, ``(1, 4, 8, 1)`` = 30.
+
+    Batch-norm statistics see what is in the batch: train on clips of equal length (padding would
+    be counted as frames). In eval mode padding never matters.
+
+    Args:
+        num_classes: Training identities, 0 = no classifier.
+        in_channels: Channels of the input; other than one for other modalities.
+        mode: Blocks of layers 2 to 4: ``"2d"`` (frames apart), ``"3d"`` or ``"p3d"``.
+        layers: Blocks of each of the four layers.
+        channels: Widths of the four layers; embeddings have ``channels[2]`` channels.
+        part_bins: Numbers of horizontal bands; each must divide a quarter of the frame's height.
+        embedding: What is compared: ``"fc"``, the part vectors before batch norm, or
+            ``"bnneck"``, after it, each of length one.
+
+    Shapes:
+        silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8 0..255; ``[N, C, T, H, W]`` for any
+            number of channels. Any width: 64x44, 64x64, 128x88, ...
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: :class:`GaitOutput` with ``embeddings [N, P, channels[2]]``.
+
+    Raises:
+        ValueError: If an argument has none of the values named here.
+
+    Example:
+        >>> model = DeepGaitV2(num_classes=0, layers=(1, 1, 1, 1), channels=(4, 4, 8, 8)).eval()
+        >>> model(torch.rand(2, 5, 64, 44), lengths=torch.tensor([5, 1])).embeddings.shape
+        torch.Size([2, 16, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 3000,
+        in_channels: int = 1,
+        mode: str = "p3d",
+        layers: tuple[int, ...] = (1, 4, 4, 1),
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        part_bins: tuple[int, ...] = (16,),
+        embedding: str = "fc",
+    ) -> None:
+        super().__init__(embedding=self.side_of(embedding))
+        self._name_architecture(f"deepgaitv2_{mode}")
+        self.in_channels = in_channels
+        self.embedding = embedding
+        self.backbone = ResidualBackbone(mode, layers, channels, in_channels)
+        self.temporal_pool = TemporalMax()
+        self.part_pool = HorizontalPyramidPooling(part_bins)
+        self.num_parts = self.part_pool.num_parts
+        self.num_features = channels[2]
+        self.part_fc = PartLinear(self.num_parts, channels[3], self.num_features)
+        self.neck = PartBNNeck(self.num_parts, self.num_features, num_classes, order="channel")
+        init_weights(self)
+
+    def _name_architecture(self, name: str) -> None:
+        """Says which entry of the registry builds this model; one class serves several."""
+        self.architecture = name  # pyright: ignore[reportAttributeAccessIssue]
+        self.pretrained_cfg = PretrainedCfg(
+            architecture=name, embedding=self.pretrained_cfg.embedding
+        )
+
+    def forward_features(
+        self, silhouettes: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the map before temporal pooling; time keeps its length.
+
+        Args:
+            silhouettes: As for the model's call.
+            lengths: As for the model's call.
+
+        Returns:
+            ``features`` ``[N, channels[3], T, H / 4, W / 4]`` (both rounded up) and ``lengths``.
+            What stands past the end of a sequence holds no meaning.
+
+        Raises:
+            TypeError: If the model reads label maps and they come as uint8.
+        """
+        x, lengths = self._prepare(silhouettes, lengths)
+        highest = self.pretrained_cfg.value_range[1]
+        if silhouettes.dtype == torch.uint8 and highest != 1:
+            raise TypeError(
+                f"expected label maps as floats in 0..{highest:g} for {self.pretrained_cfg.name}, "
+                "got torch.uint8, which is read as 0..255 and scaled to 0..1; convert with .float()"
+            )
+        return self.backbone(x, lengths, self._run), lengths
+
+
+class GaitBase(DeepGaitV2):
+    """GaitBase: a small residual network on single frames, the maximum over time, bands, BN neck.
+
+    Source: https://arxiv.org/abs/2211.06597. The order of frames never matters. For training
+    holds what :class:`DeepGaitV2` says.
+
+    Args:
+        num_classes: Training identities, 0 = no classifier.
+        in_channels: Channels of the input; 3 for LiDAR depth images.
+        layers: Blocks of each of the four layers.
+        channels: Widths of the four layers; embeddings have ``channels[2]`` channels.
+        part_bins: Numbers of horizontal bands; each must divide a quarter of the frame's height.
+        embedding: ``"fc"`` or ``"bnneck"``, as for :class:`DeepGaitV2`.
+
+    Shapes:
+        silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8 0..255; ``[N, C, T, H, W]`` for any
+            number of channels.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: :class:`GaitOutput` with ``embeddings [N, P, channels[2]]``.
+
+    Raises:
+        ValueError: If an argument has none of the values named here.
+
+    Example:
+        >>> model = GaitBase(num_classes=7, channels=(4, 4, 8, 8)).eval()
+        >>> model(torch.rand(2, 5, 64, 44)).logits.shape
+        torch.Size([2, 16, 7])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 74,
+        in_channels: int = 1,
+        layers: tuple[int, ...] = (1, 1, 1, 1),
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        part_bins: tuple[int, ...] = (16,),
+        embedding: str = "fc",
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            mode="2d",
+            layers=layers,
+            channels=channels,
+            part_bins=part_bins,
+            embedding=embedding,
+        )
+        self._name_architecture("gaitbase")
+
+
+# What the authors call the pieces of a residual block (2d and 3d; p3d), and what we do.
+_PIECES = {
+    "conv1": "conv1",
+    "bn1": "bn1",
+    "conv2": "conv2",
+    "bn2": "bn2",
+    "conv1.0": "conv1",
+    "conv1.1": "bn1",
+    "conv2.0": "conv2",
+    "conv2.1": "bn2",
+    "shortcut3d": "temporal_conv",
+    "sbn": "temporal_bn",
+    "downsample.0": "shortcut.0",
+    "downsample.1": "shortcut.1",
+}
+# Outside of the blocks: DeepGaitV2's stem, GaitBase's stem, the head of both.
+_OTHERS = {
+    "layer0.0": "backbone.stem.0",
+    "layer0.1": "backbone.stem.1",
+    "conv1.conv": "backbone.stem.0",
+    "bn1": "backbone.stem.1",
+    "FCs": "part_fc",
+    "BNNecks": "neck.classifier",
+    "BNNecks.bn1d": "neck.bn",
+}
+
+
+def convert_checkpoint(state_dict: StateDict) -> StateDict:
+    """Renames the authors' parameters to ours, for DeepGaitV2 in any mode and GaitBase.
+
+    Args:
+        state_dict: Parameters under the authors' names, without a ``module.`` prefix.
+
+    Returns:
+        The same tensors under this model's names.
+
+    Raises:
+        UnknownKeysError: If a name belongs to neither model.
+    """
+    return rename_keys(state_dict, _new_key, "DeepGaitV2 or GaitBase")
+
+
+def _new_key(key: str) -> str | None:
+    # "forward_block" is only the wrapper that runs a block on every frame.
+    name = key.removeprefix("Backbone.").replace("forward_block.", "")
+    piece, _, last = name.rpartition(".")
+    last = "weight" if last == "fc_bin" else last
+    block = re.fullmatch(r"layer([1-4])\.(\d+)\.(.+)", piece)
+    if block and block[3] in _PIECES:
+        return f"backbone.layers.{int(block[1]) - 1}.{block[2]}.{_PIECES[block[3]]}.{last}"
+    return f"{_OTHERS[piece]}.{last}" if piece in _OTHERS else None
+
+
+def _deepgaitv2(mode: str, model_args: dict[str, object]) -> DeepGaitV2:
+    wanted = model_args.get("mode", mode)
+    if wanted != mode:
+        advice = "leave it out"
+        if wanted in ("2d", "3d", "p3d"):
+            advice = f"create deepgaitv2_{wanted} instead"
+        raise ValueError(f"expected mode={mode!r} for deepgaitv2_{mode}, got {wanted!r}; {advice}")
+    return DeepGaitV2(**{**model_args, "mode": mode})  # pyright: ignore[reportArgumentType]
+
+
+@register_model(DEEPGAITV2_P3D_CFGS, convert=convert_checkpoint)
+def deepgaitv2_p3d(**model_args: object) -> DeepGaitV2:
+    """DeepGaitV2 with pseudo-3-D blocks; the authors' files are of this kind.
+
+    Args:
+        **model_args: Arguments of :class:`DeepGaitV2`.
+    """
+    return _deepgaitv2("p3d", model_args)
+
+
+@register_model(DEEPGAITV2_3D_CFGS, convert=convert_checkpoint)
+def deepgaitv2_3d(**model_args: object) -> DeepGaitV2:
+    """DeepGaitV2 with 3x3x3 convolutions in layers 2 to 4.
+
+    Args:
+        **model_args: Arguments of :class:`DeepGaitV2`.
+    """
+    return _deepgaitv2("3d", model_args)
+
+
+@register_model(DEEPGAITV2_2D_CFGS, convert=convert_checkpoint)
+def deepgaitv2_2d(**model_args: object) -> DeepGaitV2:
+    """DeepGaitV2 on single frames: the order of frames never matters.
+
+    Args:
+        **model_args: Arguments of :class:`DeepGaitV2`.
+    """
+    return _deepgaitv2("2d", model_args)
+
+
+@register_model(GAITBASE_CFGS, convert=convert_checkpoint)
+def gaitbase(**model_args: object) -> GaitBase:
+    """GaitBase.
+
+    Args:
+        **model_args: Arguments of :class:`GaitBase`.
+    """
+    return GaitBase(**model_args)  # pyright: ignore[reportArgumentType]
+
+
+_TINY_ARGS = {"channels": (2, 3, 4, 5), "part_bins": (4,), "layers": (1, 2, 1, 1)}
+_TINY_CFGS = {"test": PretrainedCfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))}
+
+
+@register_model(_TINY_CFGS)
+def deepgaitv2_p3d_tiny(**model_args: object) -> DeepGaitV2:
+    """A very small :func:`deepgaitv2_p3d` for tests."""
+    return _deepgaitv2("p3d", model_args)
+
+
+@register_model(_TINY_CFGS)
+def deepgaitv2_3d_tiny(**model_args: object) -> DeepGaitV2:
+    """A very small :func:`deepgaitv2_3d` for tests."""
+    return _deepgaitv2("3d", model_args)
+
+
+@register_model(_TINY_CFGS)
+def deepgaitv2_2d_tiny(**model_args: object) -> DeepGaitV2:
+    """A very small :func:`deepgaitv2_2d` for tests."""
+    return _deepgaitv2("2d", model_args)
+
+
+@register_model(_TINY_CFGS)
+def gaitbase_tiny(**model_args: object) -> GaitBase:
+    """A very small :func:`gaitbase` for tests."""
+    return GaitBase(**model_args)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,1 @@
+"""GaitLLM: a frozen encoder and a frozen language model."""

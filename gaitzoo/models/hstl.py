@@ -1,0 +1,448 @@
+"""HSTL: hierarchical spatio-temporal representation learning for gait recognition (ICCV 2023).
+
+Paper: https://arxiv.org/abs/2307.09856. Authors' code: https://github.com/gudaochangsheng/HSTL
+(no licence file and no statement of use; nothing of it is contained here).
+
+Differences from upstream:
+
+- No released model runs with the layers released beside it; the defects (arguments of the temporal
+  pooling, order of axes at the part-wise layers and in the logits) are repaired.
+- The hierarchy is an argument, ``levels`` and ``last``; upstream has one copy of the model per data
+  set. The first release for CASIA-B, 17 parts as in the paper's drawing, is there too. The one
+  for GREW is our reading: there is neither code nor configuration.
+- Maxima over time see the valid frames of each sequence only, and padded frames are zeroed before
+  every convolution over time, so padded batches give the numbers of single sequences.
+- The generalised mean is computed in float32 and stably, see :class:`gaitzoo.GeMHPP`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.hierarchy import (
+    CASIAB,
+    CASIAB_17,
+    GAIT3D,
+    OUMVLP,
+    WALKERS,
+    HSTLLevel,
+    check_levels,
+)
+from gaitzoo.layers.pooling import GeMHPP, PartLinear, SharedBNNeck, TemporalMax
+from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock, check_heights
+from gaitzoo.layers.sequence import repeat_short
+from gaitzoo.models.base import GaitModel, init_weights
+from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.walkers import WALKERS_PROTOCOL, walkers_cfg
+
+__all__ = ["HSTL", "HSTLFeatures", "HSTLLevel", "convert_checkpoint", "hstl", "hstl_tiny"]
+
+
+class HSTLFeatures(NamedTuple):
+    """What HSTL sees at one place of its hierarchy.
+
+    Args:
+        features: ``[N, C_level, T', H', W']``, the map; zeros past its ``lengths``.
+        lengths: ``[N]`` int64, valid frames of the map; ``None`` = all T'.
+        parts: ``[N, P_level, C]``, what is pooled from it.
+    """
+
+    features: Tensor
+    lengths: Tensor | None
+    parts: Tensor
+
+
+class _Level(nn.Module):
+    """The layers of one level."""
+
+    def __init__(self, in_channels: int, part_channels: int, level: HSTLLevel) -> None:
+        super().__init__()
+        widths = (in_channels, *level.channels)
+        self.arme = nn.ModuleList(
+            ARME_Conv(before, after, level.heights) for before, after in pairwise(widths)
+        )
+        self.astp = ASTP(widths[-1], part_channels, level.heights, level.project)
+        self.fta = FTABlock(widths[-1], level.heights) if level.shorten else None
+        self.fta_astp = (
+            ASTP(widths[-1], part_channels, level.heights, level.project) if level.shorten else None
+        )
+        self.halve = nn.MaxPool3d(kernel_size=(1, 2, 2)) if level.halve else None
+
+
+class HSTL(GaitModel):
+    """HSTL: convolutions of their own for every body region, cut finer from level to level.
+
+    Every level is pooled to parts of its own; the deepest map is pooled once more, finely. All
+    parts of all levels are compared.
+
+    Source: https://arxiv.org/abs/2307.09856; what differs is listed at the top of this file.
+    Embeddings are the part vectors after the batch norm, whose statistics are shared by all parts.
+    Batch norm sits in the head only. Batches of different lengths may be padded in training too:
+    no statistic ever sees the padding.
+
+    A hierarchy fits one height of frames, the sum of the first level's ``heights``; the width is
+    free. For other heights pass ``levels`` (and ``last``) of your own.
+
+    Args:
+        num_classes: Training identities, 0 = no classifier.
+        in_channels: Channels of the input; other than one for other modalities.
+        levels: The hierarchy from coarse to fine, see :class:`HSTLLevel`; default CASIA-B's.
+        last: How the deepest map is pooled at the end: a number of equal bands with one exponent
+            for all, or the heights of regions that get a projection and an exponent each.
+        part_channels: C, width of the parts.
+
+    Shapes:
+        silhouettes: ``[N, T, H, W]`` in [0, 1] or uint8 0..255, ``H`` as ``levels`` say;
+            ``[N, C, T, H, W]`` for other ``in_channels``.
+        lengths: ``[N]`` int64, valid frames; ``None`` = all T.
+        returns: :class:`GaitOutput` with ``embeddings [N, P, part_channels]``; parts are in the
+            order of the levels, from top to bottom in each.
+
+    Raises:
+        ValueError: If heights do not fit each other or the input, or a width needs a projection.
+
+    Example:
+        >>> levels = (HSTLLevel((32,), (2,)), HSTLLevel((20, 12), (4, 8), shorten=True))
+        >>> model = HSTL(num_classes=0, levels=levels, last=16, part_channels=8).eval()
+        >>> model(torch.rand(2, 9, 32, 22), lengths=torch.tensor([9, 5])).embeddings.shape
+        torch.Size([2, 21, 8])
+    """
+
+    architecture = "hstl"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 74,
+        in_channels: int = 1,
+        levels: Sequence[HSTLLevel | Sequence[Any]] = CASIAB,
+        last: int | Sequence[int] = 64,
+        part_channels: int = 128,
+    ) -> None:
+        self.hierarchy = check_levels(levels)
+        super().__init__(embedding="after_bn")
+        # As plain values, so that what is saved comes back equal.
+        self.model_args["levels"] = tuple(tuple(level) for level in self.hierarchy)
+        if not isinstance(last, int):
+            self.model_args["last"] = last = check_heights(last)
+        # Every shortening leaves a third of the frames; short sequences are repeated in any case.
+        self.min_frames = 3 ** max(1, sum(level.shorten for level in self.hierarchy))
+        self.in_channels = in_channels
+        self.num_features = part_channels
+        widths = (in_channels, *(level.channels[-1] for level in self.hierarchy))
+        self.levels = nn.ModuleList(
+            _Level(before, part_channels, level)
+            for before, level in zip(widths, self.hierarchy, strict=False)
+        )
+        self.temporal_pool = TemporalMax()
+        self.last_pool, last_parts = _last_pool(last, self.hierarchy[-1], part_channels)
+        self.num_parts = last_parts + sum(
+            len(level.heights) * (1 + level.shorten) for level in self.hierarchy
+        )
+        self.part_fc = PartLinear(self.num_parts, part_channels, part_channels)
+        self.neck = SharedBNNeck(self.num_parts, part_channels, num_classes)
+        init_weights(self)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Rows of the hierarchy, and columns in the proportion of 64 x 44; others fit as well."""
+        rows = sum(self.hierarchy[0].heights)
+        return rows, max(2, 2 * round(rows * 22 / 64))
+
+    def forward_intermediates(
+        self, silhouettes: Tensor, lengths: Tensor | None = None
+    ) -> list[HSTLFeatures]:
+        """Returns maps and parts of every level, coarse to fine.
+
+        A level that shortens the sequence gives two entries, before and after. The last entry is
+        the deepest map once more, with its final parts. Keeps all maps in memory.
+
+        Args:
+            silhouettes: As for the model's call.
+            lengths: As for the model's call.
+        """
+        parts, maps = self._walk(silhouettes, lengths, keep_maps=True)
+        return [HSTLFeatures(*place, p) for place, p in zip(maps, parts, strict=True)]
+
+    def forward_features(
+        self, silhouettes: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the parts of all levels, in the form of a map one frame long, one column wide.
+
+        HSTL pools every level, so no single map holds what its head needs; the maps themselves
+        come from :meth:`forward_intermediates`. Sequences of one or two frames are played until
+        they have three or four.
+
+        Args:
+            silhouettes: As for the model's call.
+            lengths: As for the model's call.
+
+        Returns:
+            ``features`` ``[N, C, 1, P, 1]``, row p being part p, and lengths of one
+            (``None`` if ``lengths`` is).
+        """
+        parts, _ = self._walk(silhouettes, lengths, keep_maps=False)
+        features = torch.cat(parts, dim=1).transpose(1, 2)[:, :, None, :, None]
+        return features, None if lengths is None else torch.ones_like(lengths)
+
+    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Embeds every part.
+
+        Args:
+            features: ``[N, C, 1, P, 1]`` from :meth:`forward_features`.
+            lengths: Not needed: the parts are pooled over time already.
+        """
+        if features.ndim != 5 or features.shape[1:] != (self.num_features, 1, self.num_parts, 1):
+            raise ValueError(
+                f"expected the parts of all levels, [N, {self.num_features}, 1, "
+                f"{self.num_parts}, 1], got {shape_of(features)}; forward_features gives them"
+            )
+        embeddings, logits = self.neck(self.part_fc(features[:, :, 0, :, 0].transpose(1, 2)))
+        return GaitOutput(embeddings=embeddings, logits=logits)
+
+    def _walk(
+        self, silhouettes: Tensor, lengths: Tensor | None, keep_maps: bool
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor | None]]]:
+        """Goes through the levels; gives the parts of each and, if wanted, their maps."""
+        x, lengths = self._prepare(silhouettes, lengths)
+        self._check_size(x)
+        x, lengths = repeat_short(x, lengths, self.min_frames)
+        parts, maps = [], []
+        for level in self.levels:
+            assert isinstance(level, _Level)
+            for arme in level.arme:
+                x = self._run(arme, x, lengths)
+            parts.append(self._run(level.astp, x, lengths))
+            maps += [(x, lengths)] if keep_maps else []
+            if level.fta is not None:
+                assert level.fta_astp is not None
+                x = self._run(level.fta, x, lengths)
+                lengths = None if lengths is None else level.fta.out_lengths(lengths)
+                parts.append(self._run(level.fta_astp, x, lengths))
+                maps += [(x, lengths)] if keep_maps else []
+            if level.halve is not None:
+                x = level.halve(x)
+        if isinstance(self.last_pool, ASTP):
+            parts.append(self.last_pool(x, lengths))
+        else:
+            parts.append(self.last_pool(self.temporal_pool(x, lengths)))
+        maps += [(x, lengths)] if keep_maps else []
+        return parts, maps
+
+    def _check_size(self, x: Tensor) -> None:
+        rows, columns = x.shape[3:]
+        wanted = sum(self.hierarchy[0].heights)
+        if rows != wanted:
+            raise ValueError(
+                f"expected frames of {wanted} rows, the only height that this hierarchy fits, got "
+                f"{rows} rows in {shape_of(x)}; resize the frames (gaitzoo.create_transform), or "
+                "build the model with levels=... (gaitzoo.HSTLLevel) whose heights add up to "
+                f"{rows}"
+            )
+        narrowest = 2 ** sum(level.halve for level in self.hierarchy)
+        if columns < narrowest:
+            raise ValueError(
+                f"expected frames of at least {narrowest} columns, got {columns} in {shape_of(x)}"
+            )
+
+
+def _last_pool(
+    last: int | Sequence[int], deepest: HSTLLevel, part_channels: int
+) -> tuple[GeMHPP | ASTP, int]:
+    """The pooling of the deepest map, and how many parts it gives."""
+    rows = sum(deepest.heights) // (2 if deepest.halve else 1)
+    width = deepest.channels[-1]
+    if not isinstance(last, int):
+        if sum(last) != rows:
+            raise ValueError(
+                f"expected heights in last that add up to the {rows} rows of the deepest map, got "
+                f"{last}"
+            )
+        return ASTP(width, part_channels, last), len(last)
+    if type(last) is not int or last < 1 or rows % last:
+        raise ValueError(
+            f"expected last as a number of bands that divides the {rows} rows of the deepest map, "
+            f"or as heights that add up to it, got {last}"
+        )
+    if width != part_channels:
+        raise ValueError(
+            f"expected a deepest map of part_channels={part_channels} channels, got {width}; only "
+            "heights in last, e.g. last=(8,) * 8, pool with a projection"
+        )
+    return GeMHPP((last,)), last
+
+
+_NAMES = {
+    "HPP.p": "last_pool.p",
+    "Head0.fc_bin": "part_fc.weight",
+    "Head1.fc_bin": "neck.classifier.weight",
+} | {
+    f"Bn.{name}": f"neck.bn.{name}"
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+}
+_PLAIN_CONV = re.compile(r"arme1\.([02])\.conv3d\.weight")
+_REGION_CONV = re.compile(r"arme([2-9])\.([01])\.conv3d\.(\d+)\.conv3d\.weight")
+_POOLING = re.compile(r"astp([1-9])(_fta)?\.(?:hpp\.(\d+)\.p|proj\.conv\.weight)")
+_FTA = re.compile(r"fta\.mma\.(\d+)\.fcs\.([01])\.(weight|bias)")
+
+
+def convert_checkpoint(state_dict: StateDict) -> StateDict:
+    """Renames the authors' parameters to ours, those of all their hierarchies.
+
+    Args:
+        state_dict: Parameters under the authors' names, without a ``module.`` prefix.
+
+    Returns:
+        The same tensors under this model's names.
+
+    Raises:
+        UnknownKeysError: If a name is not HSTL's.
+    """
+    # A pooling without convolutions of its level is the last one, of the deepest map.
+    levels = {key[4:5] for key in state_dict if key.startswith("arme")}
+    return rename_keys(state_dict, lambda key: _new_key(key, levels), "HSTL")
+
+
+def _new_key(key: str, levels: set[str]) -> str | None:
+    if key in _NAMES:
+        return _NAMES[key]
+    if match := _PLAIN_CONV.fullmatch(key):
+        return f"levels.0.arme.{int(match[1]) // 2}.convs.0.weight"
+    if match := _REGION_CONV.fullmatch(key):
+        return f"levels.{int(match[1]) - 1}.arme.{match[2]}.convs.{match[3]}.weight"
+    if match := _FTA.fullmatch(key):
+        window = ("short", "long")[int(match[2])]
+        return f"levels.1.fta.regions.{match[1]}.{window}_score.{match[3]}"
+    if match := _POOLING.fullmatch(key):
+        place = f"levels.{int(match[1]) - 1}.{'fta_astp' if match[2] else 'astp'}"
+        if match[1] not in levels:
+            place = "last_pool"
+        return f"{place}.project.weight" if match[3] is None else f"{place}.pools.{match[3]}.p"
+    return None
+
+
+def _cfg(**fields: object) -> PretrainedCfg:
+    return PretrainedCfg(
+        embedding="after_bn",
+        license="none stated; the authors' repository has no licence file and no statement of use",
+        paper="https://arxiv.org/abs/2307.09856",
+        origin="https://github.com/gudaochangsheng/HSTL",
+        **fields,  # pyright: ignore[reportArgumentType]
+    )
+
+
+_BY_HAND = (
+    "the authors' file lies on a drive that programs cannot reach. Download it by hand, by the "
+    "link in the README of https://github.com/gudaochangsheng/HSTL, and pass checkpoint_path=..."
+)
+_NO_FILE = (
+    "the authors of HSTL have published no weights for this data set. Train the model yourself, "
+    "or load a file that you have with checkpoint_path=..."
+)
+_CASIAB_METRICS = {
+    "rank1": 98.1,
+    "rank1_BG": 95.9,
+    "rank1_CL": 88.9,
+    "rank1_mean": 94.3,
+    "protocol": "CASIA-B, identical views excluded; rank1 is normal walking (NM)",
+}
+_CASIAB_NOTES = (
+    "The paper draws 17 parts, the authors' present code has 73; which of the two the published "
+    "numbers belong to is not said."
+)
+_GREW_NOTES = (
+    "Our reading: there is neither code nor configuration for GREW; this is the hierarchy of "
+    "Gait3D."
+)
+_GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
+
+_CFGS = {
+    "walkers": walkers_cfg(
+        embedding="after_bn",
+        paper="https://arxiv.org/abs/2307.09856",
+        model_args={"levels": WALKERS, "last": 8, "part_channels": 96},
+        filename="hstl_walkers.safetensors",
+        size=3_063_956,
+        sha256="72adc5fdb0eea6c0b01bf54181d53af3fa4b36670ad5604024b25c84e9d7b7b3",
+        metrics={
+            "rank1_walkers": 95.2,
+            "rank1_walkers_bag": 89.3,
+            "rank1_walkers_coat": 86.5,
+            "protocol": WALKERS_PROTOCOL,
+        },
+    ),
+    "casiab": _cfg(
+        num_classes=74, metrics=_CASIAB_METRICS, unavailable=_BY_HAND, notes=_CASIAB_NOTES
+    ),
+    "casiab_17": _cfg(
+        num_classes=74,
+        model_args={"levels": CASIAB_17, "last": (8,) * 8},
+        metrics=_CASIAB_METRICS,
+        unavailable=(
+            "the authors' link of the time of this hierarchy has been replaced. Train the model "
+            "yourself, or load a file that you have with checkpoint_path=..."
+        ),
+        notes=_CASIAB_NOTES,
+    ),
+    "oumvlp": _cfg(
+        num_classes=5153,
+        model_args={"levels": OUMVLP, "last": 32, "part_channels": 256},
+        metrics={"rank1": 92.4, "protocol": "OU-MVLP, mean over views, identical views excluded"},
+        unavailable=_BY_HAND,
+    ),
+    "gait3d": _cfg(
+        num_classes=3000,
+        model_args=_GAIT3D_ARGS,
+        metrics={
+            "rank1": 61.3,
+            "rank5": 76.3,
+            "mAP": 55.48,
+            "mINP": 34.77,
+            "protocol": "Gait3D probe list against the rest",
+        },
+        unavailable=_NO_FILE,
+    ),
+    "grew": _cfg(
+        num_classes=20000,
+        model_args=_GAIT3D_ARGS,
+        metrics={"rank1": 62.72, "rank5": 76.6, "protocol": "GREW test set, scored by its server"},
+        unavailable=_NO_FILE,
+        notes=_GREW_NOTES,
+    ),
+}
+
+
+@register_model(_CFGS, convert=convert_checkpoint)
+def hstl(**model_args: object) -> HSTL:
+    """HSTL; tags: ``walkers`` (default), ``casiab[_17]``, ``oumvlp``, ``gait3d``, ``grew``.
+
+    Args:
+        **model_args: Arguments of :class:`HSTL`.
+    """
+    return HSTL(**model_args)  # pyright: ignore[reportArgumentType]
+
+
+_TINY_ARGS = {
+    "levels": (
+        HSTLLevel((16,), (2, 2), halve=True),
+        HSTLLevel((5, 3), (3, 3), shorten=True),
+        HSTLLevel((2, 4, 2), (4, 4), project=False),
+    ),
+    "last": 4,
+    "part_channels": 4,
+}
+
+
+@register_model({"test": _cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))})
+def hstl_tiny(**model_args: object) -> HSTL:
+    """A very small HSTL for tests; same arguments as :func:`hstl`."""
+    return HSTL(**model_args)  # pyright: ignore[reportArgumentType]

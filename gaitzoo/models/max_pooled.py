@@ -1,0 +1,55 @@
+"""The head that most networks of the OpenGait family share.
+
+Source: GaitBase, https://arxiv.org/abs/2211.06597 (CVPR 2023), Sec. 4.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear, TemporalMax
+from gaitzoo.layers.residual import Freezable
+from gaitzoo.models.base import GaitModel
+from gaitzoo.models.outputs import GaitOutput
+
+__all__ = ["MaxPooled"]
+
+
+class MaxPooled(Freezable, GaitModel):
+    """The head of GaitBase: maximum over time, horizontal bands, a matrix per band, a BN neck.
+
+    Base of models that hold these four. Source: https://arxiv.org/abs/2211.06597, Sec. 4.
+
+    Attributes:
+        embedding: What is compared: ``"fc"``, the part vectors before batch norm, or
+            ``"bnneck"``, after it.
+    """
+
+    embedding: str
+    temporal_pool: TemporalMax
+    part_pool: HorizontalPyramidPooling
+    part_fc: PartLinear
+
+    @staticmethod
+    def side_of(embedding: str) -> str:
+        """The words of a cfg for an ``embedding``.
+
+        Args:
+            embedding: ``"fc"`` or ``"bnneck"``.
+
+        Raises:
+            ValueError: If it is neither.
+
+        Example:
+            >>> MaxPooled.side_of("fc")
+            'before_bn'
+        """
+        if embedding not in ("fc", "bnneck"):
+            raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
+        return "before_bn" if embedding == "fc" else "after_bn"
+
+    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Pools over time and bands and embeds every part."""
+        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
+        after_bn, logits = self.neck(parts)
+        return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)

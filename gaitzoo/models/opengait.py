@@ -1,0 +1,287 @@
+"""What is known of the variants of DeepGaitV2 and GaitBase, and where the authors' files are.
+
+Read in February 2026 from the repository ``opengait/OpenGait`` on the Hugging Face Hub. The files
+are only pointed at; nothing of them is contained here. Numbers are rank-1 rates in percent from
+the authors' list of results (https://github.com/ShiqiYu/OpenGait), unless a protocol says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gaitzoo.models.cfg import PretrainedCfg
+
+__all__ = [
+    "DEEPGAITV2_2D_CFGS",
+    "DEEPGAITV2_3D_CFGS",
+    "DEEPGAITV2_P3D_CFGS",
+    "GAITBASE_CFGS",
+    "HUB_FILES",
+    "HUB_ID",
+    "HubFile",
+]
+
+HUB_ID = "opengait/OpenGait"
+
+
+class HubFile(NamedTuple):
+    """One file of the repository.
+
+    Args:
+        filename: Path inside the repository.
+        size: Bytes.
+        sha256: Hash of the content.
+    """
+
+    filename: str
+    size: int
+    sha256: str
+
+
+HUB_FILES = {
+    "deepgaitv2_p3d.gait3d": HubFile(
+        "Gait3D/DeepGaitV2/DeepGaitV2/checkpoints/DeepGaitV2-60000.pt",
+        204_131_161,
+        "ca816eab7a937cbd8f0f9c259444a8192f5438408c4b90d3896e11749e47a383",
+    ),
+    "deepgaitv2_p3d.grew": HubFile(
+        "GREW/DeepGaitV2/DeepGaitV2/checkpoints/DeepGaitV2-180000.pt",
+        761_187_161,
+        "a83ef619517651bd82a4a210c50f5ad97c90a24bc7580588fa3bef19bd2033d3",
+    ),
+    "deepgaitv2_p3d.oumvlp": HubFile(
+        "OUMVLP/DeepGaitV2/DeepGaitV2/checkpoints/DeepGaitV2-120000.pt",
+        233_255_517,
+        "40e6860c43840f61f85cfa2e59d18eb47031ce647ccb88f3e4ba7c86a1968b63",
+    ),
+    "deepgaitv2_p3d.ccpg": HubFile(
+        "CCPG/DeepGaitV2/DeepGaitV2/checkpoints/DeepGaitV2-60000.pt",
+        67_679_005,
+        "af29facf284862b5a4d838d8fbc70c55af1161eab6f3dd78aab8c82ddf7f6763",
+    ),
+    "deepgaitv2_p3d.sustech1k": HubFile(
+        "SUSTech1K/DeepGaitV2/DeepGaitV2/checkpoints/DeepGaitV2_30_DA-50000.pt",
+        72_597_336,
+        "da3517cc514af5ae17d3e489511838e7c081b9091d810eb07d7ae6473d48d9fe",
+    ),
+    "gaitbase.gait3d": HubFile(
+        "Gait3D/Baseline/GaitBase_DA/checkpoints/GaitBase_DA-60000.pt",
+        154_419_027,
+        "975a60098b7fe9414a8fc7e625f83a6ac189a89ea38322f1338cd2744fb1fc96",
+    ),
+    "gaitbase.grew": HubFile(
+        "GREW/Baseline/GaitBase_DA/checkpoints/GaitBase_DA-180000.pt",
+        355_775_432,
+        "09e070ce43e3acb40b7bf84d8d29051d02d0c0c127bbb45f1df0df1067ca3779",
+    ),
+    "gaitbase.oumvlp": HubFile(
+        "OUMVLP/Baseline/GaitBase/checkpoints/GaitBase-120000.pt",
+        112_522_069,
+        "f8844610c4adddd1ec5fc7b48695c8c191587c10611c1987ddf031c9454353bf",
+    ),
+    "gaitbase.casiab": HubFile(
+        "CASIA-B/Baseline/GaitBase_DA/checkpoints/GaitBase_DA-60000.pt",
+        58_540_051,
+        "ff16d73d76780a1775cb4c8441ed262a9bf8836b14fad5dcec024f839c234d77",
+    ),
+    "gaitbase.casiae": HubFile(
+        "CASIA-E/Baseline/GaitBase/checkpoints/GaitBase-60000.pt",
+        62_668_819,
+        "00b04b7dfb861e639cec0878f61b25301cf42619b327ee250fcb0f13556146df",
+    ),
+    "gaitbase.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/Baseline/GaitBase_btz32x2_fixed/checkpoints/GaitBase_btz32x2_fixed-120000.pt",
+        154_419_283,
+        "7c1d3427bbd4e9fb052dd8092cfcf2415140a440852f683006d42b70427c31e1",
+    ),
+}
+
+_10_LAYERS = {"layers": (1, 1, 1, 1)}
+_22_LAYERS = {"layers": (1, 4, 4, 1)}
+
+
+def _cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
+    """A tag of either model; with the authors' file, if they have published one."""
+    if name in HUB_FILES:
+        file = HUB_FILES[name]
+        fields |= {
+            "hub_id": HUB_ID,
+            "filename": file.filename,
+            "size": file.size,
+            "sha256": file.sha256,
+        }
+    return PretrainedCfg(
+        license="none stated; authors: academic use only",
+        paper=paper,
+        origin="https://github.com/ShiqiYu/OpenGait",
+        unavailable=(
+            "the authors have published no file for this variant. Train the model yourself, or "
+            "load a file that you have with checkpoint_path=..."
+        ),
+        **fields,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _deepgaitv2_cfg(name: str, **fields: object) -> PretrainedCfg:
+    return _cfg(name, "https://arxiv.org/abs/2303.03301", **fields)
+
+
+def _gaitbase_cfg(name: str, **fields: object) -> PretrainedCfg:
+    return _cfg(name, "https://arxiv.org/abs/2211.06597", **fields)
+
+
+DEEPGAITV2_P3D_CFGS = {
+    "gait3d": _deepgaitv2_cfg(
+        "deepgaitv2_p3d.gait3d",
+        num_classes=3000,
+        model_args=_22_LAYERS,
+        training_data="Gait3D, 3000 subjects",
+        metrics={"rank1": 74.4, "protocol": "Gait3D probe list against the rest"},
+    ),
+    "grew": _deepgaitv2_cfg(
+        "deepgaitv2_p3d.grew",
+        num_classes=20000,
+        model_args=_22_LAYERS,
+        training_data="GREW, 20000 subjects",
+        metrics={
+            "rank1": 79.4,
+            "mode": "3d",
+            "protocol": "GREW test set, scored by its server; published for mode 3d",
+        },
+        notes="The published number is listed for mode 3d; the size of the file says p3d.",
+    ),
+    "oumvlp": _deepgaitv2_cfg(
+        "deepgaitv2_p3d.oumvlp",
+        num_classes=5153,
+        model_args=_10_LAYERS,
+        training_data="OU-MVLP, 5153 subjects",
+        metrics={
+            "rank1": 92.0,
+            "mode": "3d",
+            "protocol": "OU-MVLP, identical views excluded; published for mode 3d",
+        },
+        notes="The published number is listed for mode 3d; the size of the file says p3d.",
+    ),
+    "ccpg": _deepgaitv2_cfg(
+        "deepgaitv2_p3d.ccpg",
+        num_classes=100,
+        model_args=_10_LAYERS,
+        training_data="CCPG, 100 subjects",
+        metrics={
+            "rank1_CL": 78.6,
+            "rank1_mean": 83.3,
+            "protocol": "CCPG, full change of clothes (CL) and the mean; reported by others",
+        },
+    ),
+    "sustech1k": _deepgaitv2_cfg(
+        "deepgaitv2_p3d.sustech1k",
+        num_classes=250,
+        model_args=_10_LAYERS,
+        training_data="SUSTech1K, 250 subjects",
+        metrics={
+            "rank1": 82.4,
+            "rank5": 92.6,
+            "rank1_NM": 87.5,
+            "rank1_BG": 84.1,
+            "rank1_CL": 53.4,
+            "rank1_CR": 81.3,
+            "rank1_UB": 86.2,
+            "rank1_UF": 84.8,
+            "rank1_OC": 88.5,
+            "rank1_NT": 28.8,
+            "protocol": "SUSTech1K, normal gallery, all probes and per condition",
+        },
+    ),
+    "casiab": _deepgaitv2_cfg("deepgaitv2_p3d.casiab", num_classes=74, model_args=_10_LAYERS),
+}
+
+DEEPGAITV2_3D_CFGS = {
+    "grew": _deepgaitv2_cfg(
+        "deepgaitv2_3d.grew",
+        num_classes=20000,
+        model_args=_22_LAYERS,
+        metrics={"rank1": 79.4, "protocol": "GREW test set, scored by its server"},
+    ),
+    "oumvlp": _deepgaitv2_cfg(
+        "deepgaitv2_3d.oumvlp",
+        num_classes=5153,
+        model_args=_10_LAYERS,
+        metrics={"rank1": 92.0, "protocol": "OU-MVLP, identical views excluded"},
+    ),
+}
+
+DEEPGAITV2_2D_CFGS = {
+    "gait3d": _deepgaitv2_cfg("deepgaitv2_2d.gait3d", num_classes=3000, model_args=_22_LAYERS),
+}
+
+GAITBASE_CFGS = {
+    "gait3d": _gaitbase_cfg(
+        "gaitbase.gait3d",
+        num_classes=3000,
+        training_data="Gait3D, 3000 subjects",
+        metrics={"rank1": 64.6, "protocol": "Gait3D probe list against the rest"},
+    ),
+    "grew": _gaitbase_cfg(
+        "gaitbase.grew",
+        num_classes=20000,
+        training_data="GREW, 20000 subjects",
+        metrics={"rank1": 60.1, "protocol": "GREW test set, scored by its server"},
+    ),
+    "oumvlp": _gaitbase_cfg(
+        "gaitbase.oumvlp",
+        num_classes=5153,
+        training_data="OU-MVLP, 5153 subjects",
+        metrics={"rank1": 90.8, "protocol": "OU-MVLP, identical views excluded"},
+    ),
+    "casiab": _gaitbase_cfg(
+        "gaitbase.casiab",
+        num_classes=74,
+        training_data="CASIA-B, 74 subjects",
+        metrics={
+            "rank1": 97.6,
+            "rank1_BG": 94.0,
+            "rank1_CL": 77.4,
+            "protocol": "CASIA-B, identical views excluded; rank1 is normal walking (NM)",
+        },
+    ),
+    "casiae": _gaitbase_cfg(
+        "gaitbase.casiae",
+        num_classes=200,
+        training_data="CASIA-E, 200 subjects",
+        metrics={
+            "rank1": 91.6,
+            "rank1_BG": 86.7,
+            "rank1_CL": 74.7,
+            "protocol": "CASIA-E; rank1 is normal walking (NM)",
+        },
+    ),
+    "gait3d_parsing": _gaitbase_cfg(
+        "gaitbase.gait3d_parsing",
+        num_classes=3000,
+        value_range=(0.0, 11.0),
+        training_data="Gait3D-Parsing, 3000 subjects",
+        metrics={
+            "rank1": 71.2,
+            "mAP": 64.1,
+            "protocol": "Gait3D probe list against the rest, parsing maps instead of silhouettes",
+        },
+        notes="Reads maps of body part labels 0..11 as floats, not scaled (inferred).",
+    ),
+    "ccpg": _gaitbase_cfg(
+        "gaitbase.ccpg",
+        num_classes=100,
+        input_size=(64, 64),
+        metrics={
+            "rank1_CL": 71.6,
+            "rank1_mean": 75.5,
+            "protocol": "CCPG, full change of clothes (CL) and the mean; reported by others",
+        },
+        notes="Full-width frames, no columns cut.",
+    ),
+    "sustech1k": _gaitbase_cfg(
+        "gaitbase.sustech1k",
+        num_classes=250,
+        metrics={"rank1": 76.1, "protocol": "SUSTech1K, all probes; reported by others"},
+    ),
+}

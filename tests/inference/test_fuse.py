@@ -1,0 +1,363 @@
+"""Fused models give what the plain ones give."""
+
+import copy
+import importlib.util
+import json
+import pickle
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import relative_error
+from test_contract import TINY, clips_for, make, padded
+from torch._dynamo.testing import CompileCounter
+
+import gaitzoo
+from gaitzoo import fuse_for_inference
+from gaitzoo.layers.fold import fold_batch_norms
+from gaitzoo.layers.fused import channels_last, convolve
+from gaitzoo.layers.fused_dynamic import FusedDyGaitStage
+from gaitzoo.metrics import part_distances
+from gaitzoo.models.dygait import DyGaitStage
+from gaitzoo.synthetic import SyntheticWalkers
+
+MIXED = (7, 1, 2, 3, 4, 9, 5, 12)
+# Other structures than those of the small variants.
+VARIANTS = {
+    "dygait_tiny": [
+        {"shortcut": "authors"},
+        {"single_stage": True},
+        {"head": "bnneck", "bn_order": "part"},
+        {"network": "deep", "channels": (2, 3, 4, 4), "part_bins": (4, 1)},
+        {"in_channels": 2},
+    ],
+    "hstl_tiny": [
+        {"last": (4, 4)},
+        {"levels": (((16,), (2,)), ((10, 6), (4,), False)), "last": 16},
+        {"in_channels": 3},
+    ],
+    "deepgaitv2_3d_tiny": [{"embedding": "bnneck"}],
+    "deepgaitv2_p3d_tiny": [{"layers": (1, 2, 2, 1)}, {"in_channels": 2}],
+    "timm_frames_tiny": [
+        {"backbone": "test_efficientnet", "backbone_args": {}},
+        {"backbone": "test_vit", "out_index": None, "backbone_args": {}},
+    ],
+}
+
+
+def cases():
+    for name in TINY:
+        yield name, {}
+    for name, variants in VARIANTS.items():
+        for model_args in variants:
+            yield name, model_args
+
+
+@pytest.mark.parametrize(("name", "model_args"), list(cases()))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@torch.no_grad()
+def test_outputs_are_those_of_the_plain_model(name, model_args, dtype, tolerance):
+    model = make(name, **model_args).to(dtype)
+    fused = fuse_for_inference(model)
+    for frame_counts in (MIXED, (6, 6), (3,), (1,)):
+        batch, lengths = padded(clips_for(model, *frame_counts, dtype=dtype), float("nan"))
+        given = [lengths] if len(set(frame_counts)) > 1 else [lengths, None]
+        for each in given:
+            wanted, found = model(batch, each), fused(batch, each)
+            assert found.embeddings.dtype == dtype
+            assert relative_error(found.embeddings, wanted.embeddings) < tolerance
+            assert relative_error(found.logits, wanted.logits) < tolerance
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_batches_give_the_numbers_of_single_sequences(name):
+    fused = fuse_for_inference(make(name))
+    clips = clips_for(fused, *MIXED)
+    batched = fused(*padded(clips, float("inf"))).embeddings
+    for i, clip in enumerate(clips):
+        assert relative_error(batched[i], fused(clip[None]).embeddings[0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_the_plain_model_is_left_alone(name):
+    model = make(name).train()
+    before = copy.deepcopy(model.state_dict())
+    fused = fuse_for_inference(model)
+    assert model.training
+    assert not fused.training
+    assert type(fused) is type(model)
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    batch, lengths = padded(clips_for(model, 6, 4), float("nan"))
+    untouched = batch.clone()
+    fused(batch, lengths)
+    assert torch.equal(batch.nan_to_num(), untouched.nan_to_num())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_no_batch_norm_is_left_on_the_maps(name):
+    fused = fuse_for_inference(make(name))
+    assert not any(
+        isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d))
+        for module in fused.modules()
+    )
+
+
+@pytest.mark.parametrize("name", ["dygait_tiny", "hstl_tiny"])
+def test_the_batch_norm_behind_the_part_vectors_is_folded(name):
+    model = make(name)
+    assert type(model.neck.bn) is torch.nn.BatchNorm1d
+    fused = fuse_for_inference(model)
+    assert not any(
+        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fused.modules()
+    )
+    assert [name for name, _ in fused.neck.bn.named_parameters()] == ["bias"]
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_copies_and_second_fusions_are_the_same_model(name):
+    fused = fuse_for_inference(make(name))
+    batch, lengths = padded(clips_for(fused, 6, 4), 0.0)
+    wanted = fused(batch, lengths).embeddings
+    for other in (
+        copy.deepcopy(fused),
+        pickle.loads(pickle.dumps(fused)),
+        fuse_for_inference(fused),
+    ):
+        assert relative_error(other(batch, lengths).embeddings, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_narrow_weights_stay_close(name, dtype):
+    model = make(name)
+    fused = fuse_for_inference(model, dtype=dtype)
+    assert next(fused.parameters()).dtype == dtype
+    batch, lengths = padded(clips_for(model, 6, 4), float("nan"))
+    found, wanted = fused(batch, lengths).embeddings, model(batch, lengths).embeddings
+    assert found.dtype == torch.float32
+    cosine = torch.nn.functional.cosine_similarity(found.flatten(1), wanted.flatten(1))
+    assert (cosine > 0.999).all()
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_walkers_are_found_with_narrow_weights_too(name):
+    """Mean cosine of 0.999 at least, and the same first match for every walk."""
+    model = make(name, num_classes=0)
+    height, width = model.pretrained_cfg.input_size
+    walks = (("normal", 0), ("normal", 1))
+    # Twice as large as the models want them: walkers are drawn at 16 pixels and more.
+    size = 2 * height, 2 * width
+    people = SyntheticWalkers(4, sequences=walks, views=(90,), frames=12, size=size)
+    clips = [people[i].silhouettes[: 12 - i % 5].float() / 255 for i in range(len(people))]
+    inputs = [torch.nn.functional.avg_pool2d(clip, 2) for clip in clips]
+    if model.in_channels > 1:
+        inputs = [clip.expand(model.in_channels, *clip.shape) for clip in inputs]
+    batch, lengths = padded(inputs, 0.0)
+    wanted = model(batch, lengths).embeddings
+    found = fuse_for_inference(model, torch.bfloat16)(batch, lengths).embeddings
+    cosine = torch.nn.functional.cosine_similarity(found.flatten(1), wanted.flatten(1))
+    assert cosine.mean() > 0.999
+    matches = [part_distances(e[0::2], e[1::2]).argmin(1).tolist() for e in (found, wanted)]
+    assert matches[0] == matches[1]
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_maps_keep_channels_last(name):
+    fused = fuse_for_inference(make(name))
+    seen = []
+
+    def look(module, inputs, output):
+        if inputs[0].ndim in (4, 5) and inputs[0].shape[1] > 1 and output.shape[1] > 1:
+            seen.append(inputs[0].stride(1))
+
+    for module in fused.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            module.register_forward_hook(look)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused(torch.stack(clips_for(fused, 9, 9)))
+    assert set(seen) == {1}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("static", [(1, 3, 3), (3, 3, 3)])
+def test_a_stage_against_the_sum_of_its_branches(static):
+    stage = DyGaitStage(2, 3, static).double()
+    fused = FusedDyGaitStage(stage).double()
+    x = torch.randn(1, 2, 5, 6, 4).double()
+    for frames in range(1, 6):
+        clip = x[:, :, :frames]
+        moving = clip - clip.mean(2, keepdim=True)
+        wanted = stage.parallel(clip).relu()
+        wanted = wanted + (stage.dam.dynamic(moving) + stage.dam.static(clip)).relu()
+        assert relative_error(fused(clip), wanted) < 1e-12
+        # The same frames as the head of a longer, padded sequence.
+        filled = torch.where(torch.arange(5).view(1, 1, 5, 1, 1) < frames, x, 0.0)
+        in_batch = fused(filled, torch.tensor([frames]))
+        assert relative_error(in_batch[:, :, :frames], wanted) < 1e-12
+        assert (in_batch[:, :, frames:] == 0).all()
+
+
+@torch.no_grad()
+def test_small_single_maps_are_convolved_as_any_other():
+    conv = torch.nn.Conv3d(4, 3, 3, padding=1)
+    x = torch.randn(1, 4, 3, 8, 6)
+    assert relative_error(convolve(conv, x), conv(x)) < 1e-5
+    assert convolve(conv.double(), x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 2, 4), (3, 1, 2, 4, 5), (3, 2, 2, 4, 5)])
+def test_one_channel_has_a_layout_too(shape):
+    x = torch.randn(shape)
+    found = channels_last(x)
+    assert torch.equal(found, x)
+    assert found.stride(1) == 1
+    assert found.stride(-1) == shape[1]
+
+
+class Branching(torch.nn.Module):
+    """The convolution's output is read twice, so its batch norm must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 2, 3)
+        self.bn = torch.nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + self.bn(y)
+
+
+class Deciding(Branching):
+    """Code that depends on values cannot be traced."""
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("network", [Branching(), Deciding()])
+@torch.no_grad()
+def test_batch_norms_stay_where_folding_would_change_numbers(network):
+    network.bn.running_mean.uniform_(-1, 1)
+    network.eval()
+    x = torch.rand(2, 1, 8, 8)
+    wanted = network(x)
+    fold_batch_norms(network)
+    assert isinstance(network.bn, torch.nn.BatchNorm2d)
+    assert torch.equal(network(x), wanted)
+
+
+@torch.no_grad()
+def test_compiled_models_are_models(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.update(options))
+    fused = fuse_for_inference(make("gaitbase_tiny"), compile=True)
+    assert asked == {"dynamic": True}
+    assert isinstance(fused, gaitzoo.GaitBase)
+
+
+# The others are built of the same fused blocks.
+@pytest.mark.parametrize(
+    "name", ["deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "dygait_tiny", "hstl_tiny"]
+)
+@torch.no_grad()
+def test_compiles_without_graph_breaks(name):
+    fused = fuse_for_inference(make(name))
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        # The compiler itself uses what later versions of Python and torch have deprecated.
+        warnings.simplefilter("ignore")
+        # "eager" traces as every backend does, and leaves out minutes of C++ compilation.
+        traced = CompileCounter()
+        compiled = torch.compile(fused, fullgraph=True, backend=traced, dynamic=True)
+        # Frames of any remainder by three, which is how many HSTL joins into one.
+        for frame_counts in ((9, 5), (12, 3, 7), (17, 4), (10, 10, 1)):
+            batch, lengths = padded(clips_for(fused, *frame_counts), 0.0)
+            for given in (lengths, None):
+                found, wanted = compiled(batch, given), fused(batch, given)
+                assert relative_error(found.embeddings, wanted.embeddings) < 1e-5
+        # One graph with lengths and one without, however many sequences and frames. Torch before
+        # 2.7 makes others of HSTL for sequences that end in one step.
+        assert traced.frame_count == 2 or (
+            name == "hstl_tiny" and not hasattr(torch.compiler, "is_exporting")
+        )
+
+
+def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "examples" / "benchmark.py"
+    spec = importlib.util.spec_from_file_location("benchmark", script)
+    benchmark = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark", benchmark)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "LENGTHS", (3, 5, 4, 4))
+    monkeypatch.setitem(benchmark.MODELS, "small", ("gaitbase", {"channels": (2, 3, 4, 4)}))
+    monkeypatch.setattr(benchmark, "measured_peak", lambda device, dtype: 1e11)
+    arguments = "--models small --rounds 2 --clips 4 --device cpu --long 20 --ways batched fused"
+    written = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    ways = [*arguments.split(), "fused bf16"]
+    monkeypatch.setattr(sys, "argv", [str(script), *ways, *written])
+    benchmark.main()
+    assert "20 frames among short clips" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["way"] for row in rows] == ["naive", "batched", "fused", "fused bf16"]
+    for row in rows:
+        narrow = row["way"] == "fused bf16"
+        assert len(row["seconds"]) == 2
+        assert row["cosine"] == pytest.approx(1, abs=1e-3 if narrow else 1e-6)
+        assert row["rank1"] == rows[0]["rank1"]
+        assert row["tflops"] > 0
+    assert rows[0]["ratio"] == 1
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+@torch.no_grad()
+def test_embed_takes_fused_models():
+    model = make("hstl_tiny", num_classes=0)
+    clips = clips_for(model, 5, 30, 8)
+    wanted = gaitzoo.embed(model, clips, progress=False)
+    for dtype, tolerance in ((None, 1e-5), (torch.bfloat16, 0.1)):
+        found = gaitzoo.embed(fuse_for_inference(model, dtype), clips, progress=False)
+        assert found.dtype == torch.float32
+        assert relative_error(found, wanted) < tolerance
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_fused_models_are_neither_saved_nor_trained(name, tmp_path):
+    model = make(name)
+    for fused in (fuse_for_inference(model), copy.deepcopy(fuse_for_inference(model))):
+        with pytest.raises(ValueError, match="a plain model to save, got one from fuse_for_inf"):
+            fused.save_pretrained(tmp_path / "saved")
+        with pytest.raises(ValueError, match="a plain model to save, got one from fuse_for_inf"):
+            fused.push_to_hub("somebody/model")
+        with pytest.raises(ValueError, match="a plain model to train, got one from fuse_for_inf"):
+            fused.train()
+        with pytest.raises(ValueError, match="a fresh classifier, got one from fuse_for_inf"):
+            fused.reset_classifier(3)
+        assert not any(module.training for module in fused.modules())
+        assert fused.eval() is fused
+        fused.reset_classifier(0)
+        assert fused.num_classes == 0
+    assert list(tmp_path.iterdir()) == []
+    assert model.train().training
+
+
+def test_weights_of_fused_models_fit_no_plain_model():
+    model = make("dygait_tiny")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(fuse_for_inference(model).state_dict())
+
+
+def test_refused():
+    with pytest.raises(TypeError, match=r"expected a gaitzoo model, got Linear"):
+        fuse_for_inference(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"floating-point torch.dtype"):
+        fuse_for_inference(make("gaitbase_tiny"), dtype=torch.int8)

@@ -32,7 +32,7 @@ from gaitzoo.layers.residual import (
     ResidualBlockP3d,
 )
 from gaitzoo.layers.sequence import pad_sequences
-from gaitzoo.models.base import GaitModel
+from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
@@ -108,6 +108,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "model_info",
     "normalize_silhouettes",
     "pad_sequences",
+    "record_args",
     "register_model",
     "synthetic",
 ]

@@ -2,7 +2,7 @@
 
 import sys
 
-from gaitzoo.cli.main import main
+from gaitzoo.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,5 @@
 """The command line."""
 
-from gaitzoo.cli.main import main
+from gaitzoo.cli.entry import main
 
 __all__ = ["main"]

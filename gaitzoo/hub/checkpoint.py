@@ -9,7 +9,8 @@ import pickle
 import struct
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gaitzoo.models.base import GaitModel
+from gaitzoo.models.base import GaitModel, num_classes_of
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.registry import (
     Architecture,
@@ -31,7 +32,7 @@ from gaitzoo.models.registry import (
 
 __all__ = ["load_checkpoint"]
 
-CLASSIFIER = "neck.classifier."
+_STRUCTURE_ALONE: ContextVar[bool] = ContextVar("structure_alone", default=False)
 
 # What torch's readers raise on damaged files, found by damaging files at random.
 _DAMAGE = (
@@ -72,13 +73,16 @@ def load_checkpoint(model: GaitModel, path: str | Path) -> None:
     load_into(model, state_dict, path)
 
 
-def read_state_dict(path: str | Path, num_classes: int | None = None) -> StateDict:
+def read_state_dict(
+    path: str | Path, num_classes: int | None = None, classifier_key: str | None = None
+) -> StateDict:
     """Reads parameters from a safetensors file or a pickle, running no code of the file.
 
     Args:
         path: The file.
         num_classes: Classes that the model will have. A classifier in our layout with another
             count is not read: it can be most of a file. ``None`` reads everything.
+        classifier_key: Dotted name of the classifier, ``None`` = unknown.
 
     Returns:
         Parameter name to tensor, without a ``module.`` prefix.
@@ -91,18 +95,19 @@ def read_state_dict(path: str | Path, num_classes: int | None = None) -> StateDi
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of weights, got {str(path)!r}, which is none")
     if path.suffix == ".safetensors":
-        return _parameters(read_safetensors(path, num_classes)[0], path)
+        return _parameters(read_safetensors(path, num_classes, classifier_key)[0], path)
     return _parameters(_unpickle(path), path)
 
 
 def read_safetensors(
-    path: Path, num_classes: int | None = None
+    path: Path, num_classes: int | None = None, classifier_key: str | None = None
 ) -> tuple[StateDict, dict[str, str]]:
     """Reads the tensors that a model needs, and the metadata, of a safetensors file.
 
     Args:
         path: The file.
         num_classes: As for :func:`read_state_dict`.
+        classifier_key: As for :func:`read_state_dict`.
 
     Raises:
         ValueError: If the file is damaged.
@@ -110,11 +115,11 @@ def read_safetensors(
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
-            weight = f"{CLASSIFIER}weight"
+            weight = f"{classifier_key}.weight"
             if num_classes is not None and weight in keys:
-                shape = file.get_slice(weight).get_shape()
-                if not shape or shape[-1] != num_classes:
-                    keys = [key for key in keys if not key.startswith(CLASSIFIER)]
+                shape = tuple(file.get_slice(weight).get_shape())
+                if num_classes_of(shape) != num_classes:
+                    keys = [key for key in keys if not key.startswith(f"{classifier_key}.")]
             return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(
@@ -285,7 +290,7 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
             ) from error
         if not isinstance(error, UnknownKeysError):
             reason = f" ({error})"
-    if _is_our_layout(state_dict):
+    if _is_our_layout(state_dict, find_architecture(architecture)):
         return state_dict
     raise ValueError(
         f"expected weights of {architecture} in {path}, got keys like "
@@ -293,15 +298,37 @@ def to_our_layout(state_dict: StateDict, architecture: str, path: str | Path) ->
     )
 
 
-def _is_our_layout(state_dict: StateDict) -> bool:
-    """Whether these may be our names: every model's head is its neck."""
-    return any(key.startswith("neck.") for key in state_dict)
+def _is_our_layout(state_dict: StateDict, architecture: Architecture) -> bool:
+    """Whether these may be our names: they begin as those of the architecture's models do."""
+    first = {key.partition(".")[0] for key in state_dict}
+    return bool(first) and first <= _first_parts(architecture)
 
 
-def num_classes_in(state_dict: StateDict) -> int:
-    """Classes of a state dict in our layout, 0 = none."""
-    weight = state_dict.get(f"{CLASSIFIER}weight")
-    return 0 if weight is None or weight.ndim == 0 else weight.shape[-1]
+_FIRST_PARTS: dict[Callable[..., Any], frozenset[str]] = {}
+
+
+def _first_parts(architecture: Architecture) -> frozenset[str]:
+    build = architecture.build
+    if build not in _FIRST_PARTS:
+        found = set()
+        for cfg in architecture.cfgs.values():
+            with structure_alone():
+                model = build(**{**cfg.model_args, "num_classes": cfg.num_classes})
+            names = (*model.state_dict(), *dict(model.named_children()))
+            found |= {name.partition(".")[0] for name in names}
+        _FIRST_PARTS[build] = frozenset(found)
+    return _FIRST_PARTS[build]
+
+
+def num_classes_in(state_dict: StateDict, classifier_key: str | None) -> int:
+    """Classes of a state dict in our layout, 0 = none.
+
+    Args:
+        state_dict: Parameters.
+        classifier_key: Dotted name of the classifier.
+    """
+    weight = state_dict.get(f"{classifier_key}.weight")
+    return 0 if weight is None else num_classes_of(tuple(weight.shape))
 
 
 def load_into(
@@ -319,7 +346,7 @@ def load_into(
         ValueError: If parameters are missing, left over, or of other shapes.
     """
     if new_classifier:
-        state_dict = _without_classes(state_dict)
+        state_dict = _without_classes(state_dict, _classifier_key(model))
     check_fits(model, state_dict, path, new_classifier)
     model.load_state_dict(state_dict, strict=not new_classifier)
 
@@ -340,7 +367,8 @@ def check_fits(
     """
     wanted = model.state_dict()
     if new_classifier:
-        state_dict, wanted = _without_classes(state_dict), _without_classes(wanted)
+        key = _classifier_key(model)
+        state_dict, wanted = _without_classes(state_dict, key), _without_classes(wanted, key)
     missing = [key for key in wanted if key not in state_dict]
     extra = [key for key in state_dict if key not in wanted]
     shared = [key for key in wanted if key in state_dict]
@@ -376,7 +404,7 @@ def _owners(state_dict: StateDict) -> str:
     owners = [
         name
         for architecture in all_architectures()
-        if not architecture.name.endswith("_tiny")
+        if not architecture.is_tiny
         for name in _fitting_names(architecture, state_dict)
     ]
     if owners:
@@ -389,7 +417,7 @@ def _fitting_names(architecture: Architecture, state_dict: StateDict) -> list[st
         converted = architecture.convert(state_dict) if architecture.convert else state_dict
     except ValueError:
         converted = state_dict
-    if not _is_our_layout(converted):
+    if not _is_our_layout(converted, architecture):
         return []
     return [cfg.name for cfg in architecture.cfgs.values() if has_structure_of(cfg, converted)]
 
@@ -402,14 +430,34 @@ def structure_alone() -> Iterator[None]:
         ValueError: If more tensors are made than any known model has: arguments of strangers
             could go on for hours.
     """
-    with torch.device("meta"), _Unfilled():
-        yield
+    token = _STRUCTURE_ALONE.set(True)
+    try:
+        with torch.device("meta"), _Unfilled():
+            yield
+    finally:
+        _STRUCTURE_ALONE.reset(token)
 
 
 def wants_structure_alone() -> bool:
-    """Whether models are being built without numbers: there is nothing to load into them."""
+    """Whether models are being built inside :func:`structure_alone`: nothing is to be loaded."""
+    return _STRUCTURE_ALONE.get()
+
+
+def refuse_meta(what: str) -> None:
+    """Raises under a caller's own meta device, where loaded numbers would be lost.
+
+    Args:
+        what: What is to be loaded, for the message.
+
+    Raises:
+        ValueError: If new tensors are made on the meta device.
+    """
     # torch.get_default_device does not see the block of a device in all versions.
-    return torch.empty(0).device.type == "meta"
+    if torch.empty(0).device.type == "meta":
+        raise ValueError(
+            f"expected a device with memory for {what}, got the meta device; build the structure "
+            "alone, or load the weights outside of the block"
+        )
 
 
 class _Unfilled(TorchFunctionMode):
@@ -446,12 +494,22 @@ def has_structure_of(cfg: PretrainedCfg, state_dict: StateDict) -> bool:
     """Whether names and shapes, apart from the classifier's, are those of a cfg's model."""
     with structure_alone():
         model = find_architecture(cfg.architecture).build(**{**cfg.model_args, "num_classes": 0})
-    return _shapes_without_classes(model.state_dict()) == _shapes_without_classes(state_dict)
+    key = _classifier_key(model)
+    return _shapes_without_classes(model.state_dict(), key) == _shapes_without_classes(
+        state_dict, key
+    )
 
 
-def _without_classes(state_dict: StateDict) -> StateDict:
-    return {k: v for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
+def _classifier_key(model: nn.Module) -> str | None:
+    return getattr(model, "classifier_key", None)
 
 
-def _shapes_without_classes(state_dict: StateDict) -> dict[str, torch.Size]:
-    return {key: tensor.shape for key, tensor in _without_classes(state_dict).items()}
+def _without_classes(state_dict: StateDict, classifier_key: str | None) -> StateDict:
+    return {k: v for k, v in state_dict.items() if not k.startswith(f"{classifier_key}.")}
+
+
+def _shapes_without_classes(
+    state_dict: StateDict, classifier_key: str | None
+) -> dict[str, torch.Size]:
+    kept = _without_classes(state_dict, classifier_key)
+    return {key: tensor.shape for key, tensor in kept.items()}

@@ -32,7 +32,7 @@ from gaitzoo.hub.checkpoint import (
     write_safetensors,
 )
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import StateDict
+from gaitzoo.models.registry import StateDict, find_architecture
 
 __all__ = ["converted_file", "download", "published_weights"]
 
@@ -124,7 +124,9 @@ def _read_converted(kept: Path, cfg: PretrainedCfg, num_classes: int | None) -> 
     if not kept.is_file():
         return None
     try:
-        state_dict, metadata = read_safetensors(kept, num_classes)
+        state_dict, metadata = read_safetensors(
+            kept, num_classes, find_architecture(cfg.architecture).classifier_key
+        )
         checksums = json.loads(metadata.get("crc32", "{}"))
     except ValueError:
         return None

@@ -13,6 +13,7 @@ from gaitzoo.hub.checkpoint import (
     load_into,
     num_classes_in,
     read_state_dict,
+    refuse_meta,
     structure_alone,
     to_our_layout,
     wants_structure_alone,
@@ -93,6 +94,9 @@ def create_model(
             )
         return _load_saved(scheme, location, num_classes, cache_dir)
     cfg = model_info(name)
+    if pretrained and "." not in name:
+        architecture = find_architecture(name)
+        cfg = architecture.cfgs[architecture.default_pretrained_tag]
     state_dict, path = None, None
     if pretrained:
         _refuse_other_arguments(cfg, model_args)
@@ -100,13 +104,16 @@ def create_model(
         _refuse_other_structure(cfg, num_classes, model_args)
         if wants_structure_alone():
             return _build(cfg, num_classes, model_args)
+        refuse_meta(f"the weights of {cfg.name}")
         state_dict, path = _pretrained_weights(cfg, num_classes, cache_dir)
     elif checkpoint_path is not None:
         path = Path(checkpoint_path)
-        state_dict = to_our_layout(read_state_dict(path, num_classes), cfg.architecture, path)
+        refuse_meta(f"the weights in {path}")
+        state_dict = _read(path, cfg, num_classes)
     if state_dict is None or path is None:
         return _build(cfg, num_classes, model_args)
-    classes_in_file = num_classes_in(state_dict)
+    key = find_architecture(cfg.architecture).classifier_key
+    classes_in_file = num_classes_in(state_dict, key)
     model = _build(cfg, classes_in_file if num_classes is None else num_classes, model_args)
     load_into(model, state_dict, path, new_classifier=model.num_classes != classes_in_file)
     if pretrained:
@@ -149,7 +156,12 @@ def _pretrained_weights(
             "such file; install gaitzoo again"
         )
     check_file(path, cfg)
-    return to_our_layout(read_state_dict(path, num_classes), cfg.architecture, path), path
+    return _read(path, cfg, num_classes), path
+
+
+def _read(path: Path, cfg: PretrainedCfg, num_classes: int | None) -> StateDict:
+    key = find_architecture(cfg.architecture).classifier_key
+    return to_our_layout(read_state_dict(path, num_classes, key), cfg.architecture, path)
 
 
 def _refuse_missing(cfg: PretrainedCfg) -> None:
@@ -181,7 +193,10 @@ def _show_license(cfg: PretrainedCfg) -> None:
 def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]) -> GaitModel:
     build = find_architecture(cfg.architecture).build
     classes = cfg.num_classes if num_classes is None else num_classes
-    model = build(**{**cfg.model_args, **model_args, "num_classes": classes})
+    arguments = {**cfg.model_args, **model_args, "num_classes": classes}
+    model = build(**arguments)
+    if cfg.modalities:
+        model.modalities = cfg.modalities
     # Arguments may move the embedding to the other side of the batch norm, or change the frames.
     own = getattr(model, "pretrained_cfg", cfg)
     input_size = getattr(model, "input_size", None) or cfg.input_size

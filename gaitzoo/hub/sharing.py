@@ -17,15 +17,17 @@ from gaitzoo.hub.checkpoint import (
     load_into,
     num_classes_in,
     read_state_dict,
+    refuse_meta,
     structure_alone,
     wants_structure_alone,
     write_safetensors,
 )
 from gaitzoo.hub.download import download
 from gaitzoo.hub.shipped import card_sections
+from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import find_architecture
+from gaitzoo.models.registry import find_architecture, is_model
 
 __all__ = ["HubAdapter", "load_saved"]
 
@@ -119,6 +121,7 @@ class HubAdapter(
                 "expected a plain model to save, got one from fuse_for_inference, whose weights "
                 "fit no other model; save the model that it was made from, and fuse after loading"
             )
+        _refuse_other_class(model)
         unknown = set(card_sections or ()) - set(CARD_SECTIONS)
         if unknown:
             raise ValueError(
@@ -235,6 +238,20 @@ class HubAdapter(
         )
 
 
+def _refuse_other_class(model: GaitModel) -> None:
+    """Raises unless the registry builds models of this class: a folder could not bring it back."""
+    name = model.architecture
+    entry = find_architecture(name) if is_model(name) else None
+    kind = type(model)
+    if entry is None or (entry.model_class is not object and entry.model_class is not kind):
+        built = "no model" if entry is None else f"a {entry.model_class.__name__}"
+        raise ValueError(
+            f"expected a model that its registered name builds again, got a {kind.__name__} whose "
+            f"architecture {name!r} builds {built}; call gaitzoo.register_model"
+            f'("{kind.__name__.lower()}", {kind.__name__}) first, here and where it is loaded'
+        )
+
+
 _SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
 
 
@@ -305,9 +322,11 @@ def load_saved(
     config = _read_config(_fetch(location, CONFIG, **fetch_args))
     if wants_structure_alone():
         return _build(config, num_classes, location).eval()
+    refuse_meta(f"the weights in {location}")
     weights = _fetch(location, WEIGHTS, **fetch_args)
-    state_dict = read_state_dict(weights, num_classes)
-    classes_in_file = num_classes_in(state_dict)
+    key = find_architecture(config["architecture"]).classifier_key
+    state_dict = read_state_dict(weights, num_classes, key)
+    classes_in_file = num_classes_in(state_dict, key)
     num_classes = classes_in_file if num_classes is None else num_classes
     new_classifier = num_classes != classes_in_file
     # First without numbers: a strange configuration could ask for more memory than there is.
@@ -320,7 +339,7 @@ def load_saved(
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = _tuples(json.loads(path.read_text(encoding="utf-8")))
+        config = as_tuples(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     wanted = {"architecture": str, "model_args": dict, "pretrained_cfg": dict}
@@ -364,6 +383,8 @@ def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -
                 f'"{cfg.embedding}"'
             )
         model.pretrained_cfg = replace(cfg, input_size=model.input_size or cfg.input_size)
+        if cfg.modalities:
+            model.modalities = cfg.modalities
     except _BAD_ARGUMENTS as error:
         raise ValueError(
             f"{CONFIG} of {where} does not describe a {config['architecture']} that this version "
@@ -381,13 +402,6 @@ def _without_other_weights(model_args: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in model_args.items()
         if not key.startswith("pretrained")
     }
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists only; the models' arguments are tuples."""
-    if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _fetch(location: str | Path, filename: str, **fetch_args: Any) -> Path:

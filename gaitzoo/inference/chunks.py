@@ -94,7 +94,7 @@ def _maps(model: GaitModel, silhouettes: Tensor) -> Iterator[tuple[Tensor, int]]
     if not isinstance(model, HSTL):
         yield model.forward_features(silhouettes)[0], 1
         return
-    x, _ = model._prepare(silhouettes, None)
+    x, _ = model.prepare(silhouettes, None)
     step = 1
     for level in _levels(model):
         for block in level.arme:

@@ -7,10 +7,15 @@ being traced.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 __all__ = [
+    "as_tuples",
     "check_features",
     "check_lengths",
     "check_parts_divide",
@@ -63,13 +68,16 @@ def check_silhouettes(silhouettes: Tensor, in_channels: int = 1) -> None:
         )
 
 
-def check_values(x: Tensor, lowest: float, highest: float) -> None:
+def check_values(
+    x: Tensor, lowest: float | None, highest: float | None, name: str = "silhouettes"
+) -> None:
     """Raises unless the values are finite and lie in the range that the model was made for.
 
     Args:
         x: Model input of any shape after masking.
-        lowest: Smallest allowed value.
-        highest: Largest allowed value.
+        lowest: Smallest allowed value; ``None`` = any.
+        highest: Largest allowed value; ``None`` = any.
+        name: What the values are, for the message.
 
     Raises:
         ValueError: If a value is NaN, infinite or outside the range (with a little slack for
@@ -78,16 +86,33 @@ def check_values(x: Tensor, lowest: float, highest: float) -> None:
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return
     found_lowest, found_highest = (float(v) for v in torch.aminmax(x.detach()))
+    finite = math.isfinite(found_lowest) and math.isfinite(found_highest)
+    if finite and (lowest is None or highest is None):
+        return
+    wanted = "finite numbers" if lowest is None else f"in [{lowest:g}, {highest:g}]"
+    if not finite:
+        raise ValueError(
+            f"expected {name} {wanted}, got NaN or infinite values; find where they come from: "
+            f"{name} are never NaN"
+        )
+    assert lowest is not None
+    assert highest is not None
     slack = 0.01 * (highest - lowest)
-    # Written so that NaN, which compares false with everything, ends in the error.
-    if not (found_lowest >= lowest - slack and found_highest <= highest + slack):
-        if found_lowest == found_lowest and abs(found_lowest) + abs(found_highest) < float("inf"):
-            found = f"values from {found_lowest:g} to {found_highest:g}"
-            fix = "pass uint8 in 0..255, or divide by 255 first"
-        else:
-            found = "NaN or infinite values"
-            fix = "find where they come from: silhouettes are never NaN"
-        raise ValueError(f"expected silhouettes in [{lowest:g}, {highest:g}], got {found}; {fix}")
+    if found_lowest < lowest - slack or found_highest > highest + slack:
+        fix = "pass uint8 in 0..255, or divide by 255 first"
+        if (lowest, highest) != (0, 1):
+            fix = "bring them into this range first"
+        raise ValueError(
+            f"expected {name} {wanted}, got values from {found_lowest:g} to {found_highest:g}; "
+            f"{fix}"
+        )
+
+
+def as_tuples(value: Any) -> Any:
+    """The same plain values with tuples instead of lists, at any depth: JSON has lists only."""
+    if isinstance(value, Mapping):
+        return {key: as_tuples(inner) for key, inner in value.items()}
+    return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 def check_features(

@@ -10,21 +10,17 @@ clips of equal length. In eval mode padding never matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, is_grad_enabled, nn
-from torch.utils.checkpoint import checkpoint
-from typing_extensions import Self
+from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
 from gaitzoo.layers.sequence import mask_fill
 
 __all__ = [
     "FrameWise",
-    "Freezable",
     "ResidualBackbone",
     "ResidualBlock2d",
     "ResidualBlock3d",
@@ -298,50 +294,6 @@ class ResidualBackbone(nn.Module):
         return y
 
 
-class Freezable(nn.Module):
-    """Lets a model be frozen for good, and recomputes batch norm without counting it twice.
-
-    Mixed into models whose batch norms stand before the head.
-
-    Example:
-        >>> class Frozen(Freezable):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.bn = torch.nn.BatchNorm1d(3)
-        >>> Frozen().freeze().train().bn.training
-        False
-    """
-
-    frozen: bool = False
-
-    def freeze(self) -> Self:
-        """Stops all training: no gradients, and batch-norm statistics stay as they are.
-
-        The model goes to eval mode and stays there, also when a module that contains it is put
-        into training mode.
-
-        Returns:
-            The model itself.
-        """
-        self.frozen = True
-        self.requires_grad_(False)
-        return self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Puts the model into training mode, unless it is frozen."""
-        return super().train(mode and not self.frozen)
-
-    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
-        """Calls a block, recomputing it in the backward pass if that was asked for."""
-        if not (getattr(self, "grad_checkpointing", False) and self.training and is_grad_enabled()):
-            return block(*inputs)
-
-        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _statistics_kept(block)
-
-        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
-
-
 def _check_sizes(in_channels: int, out_channels: int, stride: int) -> None:
     sizes = (in_channels, out_channels, stride)
     if any(type(size) is not int or size < 1 for size in sizes):
@@ -360,24 +312,6 @@ def _check_images(x: Tensor, channels: int) -> None:
             f"expected images [B, {channels}, H, W], got {shape_of(x)}; FrameWise runs the block "
             "on the frames of [N, C, T, H, W]"
         )
-
-
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Leaves the running statistics alone: the first of two equal passes has updated them."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    counted = [None if count is None else count.clone() for count in counts]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count, before in zip(norms, momenta, counts, counted, strict=True):
-            norm.momentum = momentum
-            if count is not None and before is not None:
-                count.copy_(before)
 
 
 def _shortcut3d(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

@@ -2,75 +2,113 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, is_grad_enabled, nn, uint8
+from torch import Tensor, float32, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
-from gaitzoo.layers.checks import check_lengths, check_silhouettes, check_values
-from gaitzoo.layers.pooling import PartBNNeck, SharedBNNeck
-from gaitzoo.layers.sequence import mask_fill
+from gaitzoo.data.modalities import find_modality
+from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.outputs import GaitOutput
 
-__all__ = ["GaitModel", "init_weights"]
+__all__ = ["GaitModel", "init_weights", "num_classes_of", "record_args"]
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def record_args(init: Init) -> Init:
+    """Decorates a model's constructor: its arguments become ``model.model_args``.
+
+    Defaults are recorded too, lists as tuples. Where constructors call each other, the arguments
+    of the outermost one count: they are what builds the model again.
+
+    Args:
+        init: ``__init__`` of a :class:`GaitModel`.
+
+    Example:
+        >>> class Net(GaitModel):
+        ...     @record_args
+        ...     def __init__(self, *, width: int = 3) -> None:
+        ...         super().__init__()
+        >>> Net().model_args
+        {'width': 3}
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
+        if "model_args" not in vars(self):
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            named = dict(list(bound.arguments.items())[1:])
+            # Not through nn.Module.__setattr__, which needs a finished nn.Module.
+            object.__setattr__(self, "model_args", as_tuples(named))
+        init(self, *args, **kwargs)
+
+    return recorded  # pyright: ignore[reportReturnType]
 
 
 class GaitModel(nn.Module):
     """Base of the models: frames in, embeddings out.
 
-    A subclass builds its layers, among them ``self.neck`` (the head that holds the classifier),
-    and defines :meth:`forward_features` and :meth:`forward_head`. Its constructor takes keyword
-    arguments that JSON can hold; they are recorded as ``model_args`` and saved beside the weights.
+    A subclass builds its layers in a constructor under :func:`record_args`, whose keyword
+    arguments JSON can hold (they are saved beside the weights), and defines
+    :meth:`forward_features` and :meth:`forward_head`, or :meth:`forward` alone. It says what it
+    reads (``modalities``) and where its classifier is (``classifier_key``); both a classifier and
+    a neck are optional. :func:`gaitzoo.register_model` gives it a name, without which it cannot
+    be saved.
 
     Shapes:
-        silhouettes: ``[N, T, H, W]``, floats in [0, 1] or uint8 in 0..255; models with
-            ``in_channels`` other than one take ``[N, C, T, H, W]``.
+        inputs: For one modality its tensor, for several a mapping from names to tensors; axes as
+            in ``gaitzoo.data.modalities``. Silhouettes: ``[N, T, H, W]``, floats in [0, 1] or
+            uint8 in 0..255; with ``in_channels`` other than one ``[N, C, T, H, W]``.
         lengths: ``[N]`` int64, valid frames of each sequence; ``None`` means all T. What stands
             past the end of a sequence never matters.
         returns: :class:`GaitOutput`.
 
     Attributes:
         architecture: Registered name of the model family.
+        modalities: Names of what it reads.
+        classifier_key: Dotted name of the module with the class weights (a matrix per part
+            ``[P, C, K]`` or ``nn.Linear``), whose parent has ``reset_classifier(num_classes)``;
+            ``None`` = the model has no classifier.
         model_args: Arguments that the model was built with.
         pretrained_cfg: What is known of its variant or weights.
-        min_frames: Frames that the layers need; shorter sequences are played again until they
-            have as many.
+        min_frames: Frames that the layers need; shorter sequences are repeated until they have
+            as many.
         weights_of: Name of the tag whose weights it was given; ``None`` = fresh or from elsewhere.
         fused: Whether :func:`gaitzoo.fuse_for_inference` made it, so that it can only be run.
         num_features: C of the embeddings.
         num_parts: P of the embeddings.
     """
 
-    architecture: ClassVar[str] = ""
+    architecture: str = ""
+    modalities: tuple[str, ...] = ("silhouettes",)
+    classifier_key: ClassVar[str | None] = "neck.classifier"
     min_frames: int = 1
     fused: bool = False
     weights_of: str | None = None
 
     model_args: dict[str, Any]
     pretrained_cfg: PretrainedCfg
-    neck: PartBNNeck | SharedBNNeck
     in_channels: int
     num_features: int
     num_parts: int
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Records the constructor's arguments (also those left at their defaults)."""
-        model = super().__new__(cls)
-        arguments = inspect.signature(cls.__init__).bind_partial(model, *args, **kwargs)
-        arguments.apply_defaults()
-        # Not through nn.Module.__setattr__, which needs a finished nn.Module.
-        object.__setattr__(model, "model_args", dict(list(arguments.arguments.items())[1:]))
-        return model
-
-    def __init__(self, embedding: str) -> None:
+    def __init__(self, embedding: str = "output") -> None:
         super().__init__()
+        if "model_args" not in vars(self):
+            self.model_args = {}
         self.grad_checkpointing = False
+        self._frozen: frozenset[str] = frozenset()
         # Built directly, a model is no known variant; create_model puts the tag's cfg here.
         self.pretrained_cfg = PretrainedCfg(architecture=self.architecture, embedding=embedding)
         if self.input_size is not None:
@@ -81,18 +119,26 @@ class GaitModel(nn.Module):
         """Height and width of the frames that the structure is made for; ``None`` = several fit."""
         return self.model_args.get("input_size")
 
+    def get_classifier(self) -> nn.Module | None:
+        """The module with the class weights; ``None`` = there is none."""
+        found: Any = self
+        for name in (self.classifier_key or "").split("."):
+            found = getattr(found, name, None) if name else None
+        return found
+
     @property
     def num_classes(self) -> int:
         """K, classes of the classifier; 0 = no classifier, ``logits`` are ``None``."""
-        classifier = self.neck.classifier
-        return 0 if classifier is None else classifier.weight.shape[2]
+        weight = getattr(self.get_classifier(), "weight", None)
+        return 0 if weight is None else num_classes_of(tuple(weight.shape))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the classifier by a fresh one for ``num_classes`` identities (0 = none).
 
         Raises:
-            ValueError: If a fused model is to get a classifier that would have to be trained, or
-                ``num_classes`` is no whole number of 0 or more.
+            ValueError: If a fused model is to get a classifier that would have to be trained, a
+                model without a place for one is to get one, or ``num_classes`` is no whole number
+                of 0 or more.
         """
         if num_classes and self.fused:
             raise ValueError(
@@ -100,7 +146,62 @@ class GaitModel(nn.Module):
                 "fuse_for_inference, which cannot be trained; change the model that it was made "
                 "from and fuse that"
             )
-        self.neck.reset_classifier(num_classes)
+        owner = None
+        if self.classifier_key is not None:
+            owner = self.get_submodule(self.classifier_key.rpartition(".")[0])
+        reset = getattr(owner, "reset_classifier", None)
+        if owner is self or reset is None:
+            if num_classes:
+                raise ValueError(
+                    f"expected num_classes=0 for {type(self).__name__}, which has no classifier, "
+                    f"got {num_classes!r}; train with a loss on its embeddings"
+                )
+            return
+        reset(num_classes)
+
+    def freeze(self, until: str | None = None) -> Self:
+        """Stops training for good: no gradients, and batch-norm statistics stay as they are.
+
+        What is frozen goes to eval mode and stays there, also when the model is put into training
+        mode.
+
+        Args:
+            until: Dotted name of the first module that is still trained, in the order in which
+                modules are defined; everything before it is frozen. ``None`` = everything is.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: If there is no such module.
+
+        Example:
+            >>> import gaitzoo
+            >>> model = gaitzoo.create_model("gaitbase_tiny").freeze(until="part_fc").train()
+            >>> model.backbone.training, model.neck.training
+            (False, True)
+        """
+        names = [name for name, _ in self.named_modules() if name]
+        if until is None:
+            frozen = ["", *names]
+        elif until in names:
+            before = names[: names.index(until)]
+            frozen = [name for name in before if not f"{until}.".startswith(f"{name}.")]
+        else:
+            raise ValueError(
+                f"expected until as the name of a module of {type(self).__name__}, got {until!r}; "
+                f"for example {', '.join(name for name, _ in self.named_children())}"
+            )
+        for name in frozen:
+            for parameter in self.get_submodule(name).parameters(recurse=False):
+                parameter.requires_grad_(False)
+        self._frozen = self._frozen | frozenset(frozen)
+        return self.train(self.training)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the whole model is frozen."""
+        return "" in self._frozen
 
     def train(self, mode: bool = True) -> Self:
         """Puts the model into training mode, or into eval mode with ``False``.
@@ -113,7 +214,11 @@ class GaitModel(nn.Module):
                 "expected a plain model to train, got one from fuse_for_inference, which has no "
                 "batch norms and overwrites its maps; train the model that it was made from"
             )
-        return super().train(mode)
+        super().train(mode)
+        if mode:
+            for name in self._frozen:
+                self.get_submodule(name).training = False
+        return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory in training: blocks are computed again in the backward pass."""
@@ -142,30 +247,84 @@ class GaitModel(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward_head")
 
-    def forward(self, silhouettes: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+    def forward(self, silhouettes: Any, lengths: Tensor | None = None) -> GaitOutput:
         """Embeds a batch of sequences; see the class for shapes and ranges."""
         features, lengths = self.forward_features(silhouettes, lengths)
         return self.forward_head(features, lengths)
 
-    def _prepare(self, silhouettes: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Checks a batch and gives it as masked floats ``[N, C, T, H, W]`` in the value range."""
-        check_silhouettes(silhouettes, self.in_channels)
-        x = silhouettes.unsqueeze(1) if silhouettes.ndim == 4 else silhouettes
-        if lengths is not None:
-            lengths = check_lengths(lengths, x.shape[0], x.shape[2]).to(x.device)
-        x = mask_fill(x, lengths)
-        weight = next(self.parameters())
-        if x.dtype == uint8:
-            return x.to(weight.dtype) / 255, lengths
-        check_values(x, *self.pretrained_cfg.value_range)
-        # Autocast brings the input to its own type, where it is on.
-        return x.to(weight.dtype), lengths
+    def prepare(self, inputs: Any, lengths: Tensor | None = None) -> tuple[Any, Tensor | None]:
+        """Checks a batch and gives it as masked floats, channels first and time behind them.
 
-    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
-        """Calls a block, recomputing it in the backward pass if that was asked for."""
-        if self.grad_checkpointing and self.training and is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+        Args:
+            inputs: As for the model's call: a tensor, or for several modalities a mapping.
+            lengths: As for the model's call.
+
+        Returns:
+            ``[N, C, T, ...]`` in the value range of the model (a dictionary of them for several
+            modalities), and ``lengths`` on the device of the batch.
+
+        Raises:
+            TypeError: If the inputs are of another type.
+            ValueError: If modalities, axes, lengths or values do not fit.
+        """
+        floats = (p.dtype for p in self.parameters() if p.is_floating_point())
+        dtype = next(floats, float32)
+        if len(self.modalities) == 1:
+            (name,) = self.modalities
+            if isinstance(inputs, Mapping):
+                self._check_names(inputs)
+                inputs = inputs[name]
+            own_range = self.pretrained_cfg.value_range if name == "silhouettes" else None
+            return find_modality(name).prepare(
+                inputs,
+                lengths,
+                dtype=dtype,
+                channels=getattr(self, "in_channels", None),
+                value_range=own_range,
+            )
+        if not isinstance(inputs, Mapping):
+            raise TypeError(
+                f"expected a mapping with {', '.join(self.modalities)} for {type(self).__name__}, "
+                f"got {type(inputs).__name__}"
+            )
+        self._check_names(inputs)
+        prepared: dict[str, Tensor] = {}
+        checked = lengths
+        for name in self.modalities:
+            prepared[name], checked = find_modality(name).prepare(
+                inputs[name], lengths, dtype=dtype
+            )
+        shapes = {name: (x.shape[0], x.shape[2]) for name, x in prepared.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(
+                "expected modalities with as many sequences and frames as each other, got "
+                f"{', '.join(f'{n} x {t} of {name}' for name, (n, t) in shapes.items())}"
+            )
+        return prepared, checked
+
+    def _check_names(self, inputs: Mapping[str, Any]) -> None:
+        if set(inputs) != set(self.modalities):
+            raise ValueError(
+                f"expected {', '.join(self.modalities)} for {type(self).__name__}, got "
+                f"{', '.join(map(str, inputs)) or 'nothing'}"
+            )
+
+    def run(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """Calls a block, recomputing it in the backward pass if that was asked for.
+
+        Batch norms inside count a batch once, also when it is computed twice.
+
+        Args:
+            block: A module, or a function without state.
+            *inputs: Its inputs.
+        """
+        if not (self.grad_checkpointing and self.training and is_grad_enabled()):
+            return block(*inputs)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(block)
+
+        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
     def save_pretrained(
         self, save_directory: str | Path, *, model_card: Mapping[str, str] | None = None
@@ -291,3 +450,31 @@ def init_weights(module: nn.Module) -> None:
         elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(layer.weight, 1.0, 0.02)
             nn.init.zeros_(layer.bias)
+
+
+def num_classes_of(shape: tuple[int, ...]) -> int:
+    """Classes of a classifier's weight.
+
+    Args:
+        shape: ``[P, C, K]`` of a matrix per part, ``[K, C]`` of ``nn.Linear``.
+    """
+    return shape[0] if len(shape) == 2 else shape[-1] if shape else 0
+
+
+@contextmanager
+def _statistics_kept(block: object) -> Iterator[None]:
+    """Leaves the running statistics alone: the first of two equal passes has updated them."""
+    modules = block.modules() if isinstance(block, nn.Module) else ()
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    counted = [None if count is None else count.clone() for count in counts]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count, before in zip(norms, momenta, counts, counted, strict=True):
+            norm.momentum = momentum
+            if count is not None and before is not None:
+                count.copy_(before)

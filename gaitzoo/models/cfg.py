@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from gaitzoo.data.modalities import MODALITIES
+
 __all__ = ["PretrainedCfg", "PretrainedNotAvailable"]
 
 
@@ -27,7 +29,9 @@ class PretrainedCfg:
         input_size: Height and width of a frame, in pixels.
         value_range: Lowest and highest input value.
         crop: How a frame gets from the height-normalised square to ``input_size``.
-        embedding: Which vector is compared: ``"before_bn"`` or ``"after_bn"``.
+        modalities: What this variant reads; empty = what its model reads by itself.
+        embedding: Which vector is compared: ``"before_bn"``, ``"after_bn"``, or ``"output"`` of
+            models without a batch-norm neck.
         distance: How two embeddings are compared, as in
             :func:`gaitzoo.metrics.part_distances`.
         license: Terms of the weights (not of this library's code).
@@ -60,6 +64,7 @@ class PretrainedCfg:
     input_size: tuple[int, int] = (64, 44)
     value_range: tuple[float, float] = (0.0, 1.0)
     crop: str = "equal columns cut from both sides"
+    modalities: tuple[str, ...] = ()
     embedding: str = "before_bn"
     distance: str = "euclidean"
     license: str = "unknown"
@@ -82,6 +87,7 @@ class PretrainedCfg:
         object.__setattr__(self, "model_args", MappingProxyType(dict(self.model_args)))
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
         object.__setattr__(self, "input_size", tuple(self.input_size))
+        object.__setattr__(self, "modalities", tuple(self.modalities))
         object.__setattr__(self, "value_range", tuple(self.value_range))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,8 +129,10 @@ def _check_cfg(cfg: PretrainedCfg) -> None:
     def refuse(name: str, wanted: str) -> None:
         raise ValueError(f"expected {name} {wanted}, got {getattr(cfg, name)!r}")
 
-    if cfg.embedding not in ("before_bn", "after_bn"):
-        refuse("embedding", '"before_bn" or "after_bn"')
+    if cfg.embedding not in ("before_bn", "after_bn", "output"):
+        refuse("embedding", '"before_bn", "after_bn" or "output"')
+    if not isinstance(cfg.modalities, tuple | list) or set(cfg.modalities) - set(MODALITIES):
+        refuse("modalities", f"among {', '.join(MODALITIES)}")
     if cfg.distance not in ("euclidean", "cosine"):
         refuse("distance", '"euclidean" or "cosine"')
     for name in _TEXTS:

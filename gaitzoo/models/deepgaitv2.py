@@ -18,13 +18,14 @@ Differences from upstream:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.residual import ResidualBackbone
-from gaitzoo.models.base import init_weights
+from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import (
@@ -35,19 +36,7 @@ from gaitzoo.models.opengait import (
 )
 from gaitzoo.models.registry import StateDict, register_model, rename_keys
 
-__all__ = [
-    "DeepGaitV2",
-    "GaitBase",
-    "convert_checkpoint",
-    "deepgaitv2_2d",
-    "deepgaitv2_2d_tiny",
-    "deepgaitv2_3d",
-    "deepgaitv2_3d_tiny",
-    "deepgaitv2_p3d",
-    "deepgaitv2_p3d_tiny",
-    "gaitbase",
-    "gaitbase_tiny",
-]
+__all__ = ["DeepGaitV2", "GaitBase", "convert_checkpoint"]
 
 
 class DeepGaitV2(MaxPooled):
@@ -85,6 +74,7 @@ class DeepGaitV2(MaxPooled):
         torch.Size([2, 16, 8])
     """
 
+    @record_args
     def __init__(
         self,
         *,
@@ -96,8 +86,8 @@ class DeepGaitV2(MaxPooled):
         part_bins: tuple[int, ...] = (16,),
         embedding: str = "fc",
     ) -> None:
+        self.architecture = type(self).architecture or f"deepgaitv2_{mode}"
         super().__init__(embedding=self.side_of(embedding))
-        self._name_architecture(f"deepgaitv2_{mode}")
         self.in_channels = in_channels
         self.embedding = embedding
         self.backbone = ResidualBackbone(mode, layers, channels, in_channels)
@@ -108,13 +98,6 @@ class DeepGaitV2(MaxPooled):
         self.part_fc = PartLinear(self.num_parts, channels[3], self.num_features)
         self.neck = PartBNNeck(self.num_parts, self.num_features, num_classes, order="channel")
         init_weights(self)
-
-    def _name_architecture(self, name: str) -> None:
-        """Says which entry of the registry builds this model; one class serves several."""
-        self.architecture = name  # pyright: ignore[reportAttributeAccessIssue]
-        self.pretrained_cfg = PretrainedCfg(
-            architecture=name, embedding=self.pretrained_cfg.embedding
-        )
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
@@ -128,18 +111,9 @@ class DeepGaitV2(MaxPooled):
         Returns:
             ``features`` ``[N, channels[3], T, H / 4, W / 4]`` (both rounded up) and ``lengths``.
             What stands past the end of a sequence holds no meaning.
-
-        Raises:
-            TypeError: If the model reads label maps and they come as uint8.
         """
-        x, lengths = self._prepare(silhouettes, lengths)
-        highest = self.pretrained_cfg.value_range[1]
-        if silhouettes.dtype == torch.uint8 and highest != 1:
-            raise TypeError(
-                f"expected label maps as floats in 0..{highest:g} for {self.pretrained_cfg.name}, "
-                "got torch.uint8, which is read as 0..255 and scaled to 0..1; convert with .float()"
-            )
-        return self.backbone(x, lengths, self._run), lengths
+        x, lengths = self.prepare(silhouettes, lengths)
+        return self.backbone(x, lengths, self.run), lengths
 
 
 class GaitBase(DeepGaitV2):
@@ -171,6 +145,9 @@ class GaitBase(DeepGaitV2):
         torch.Size([2, 16, 7])
     """
 
+    architecture = "gaitbase"
+
+    @record_args
     def __init__(
         self,
         *,
@@ -190,7 +167,6 @@ class GaitBase(DeepGaitV2):
             part_bins=part_bins,
             embedding=embedding,
         )
-        self._name_architecture("gaitbase")
 
 
 # What the authors call the pieces of a residual block (2d and 3d; p3d), and what we do.
@@ -246,79 +222,37 @@ def _new_key(key: str) -> str | None:
     return f"{_OTHERS[piece]}.{last}" if piece in _OTHERS else None
 
 
-def _deepgaitv2(mode: str, model_args: dict[str, object]) -> DeepGaitV2:
-    wanted = model_args.get("mode", mode)
-    if wanted != mode:
-        advice = "leave it out"
-        if wanted in ("2d", "3d", "p3d"):
-            advice = f"create deepgaitv2_{wanted} instead"
-        raise ValueError(f"expected mode={mode!r} for deepgaitv2_{mode}, got {wanted!r}; {advice}")
-    return DeepGaitV2(**{**model_args, "mode": mode})  # pyright: ignore[reportArgumentType]
+def _deepgaitv2(mode: str) -> Callable[..., DeepGaitV2]:
+    def build(**model_args: Any) -> DeepGaitV2:
+        wanted = model_args.get("mode", mode)
+        if wanted != mode:
+            advice = "leave it out"
+            if wanted in ("2d", "3d", "p3d"):
+                advice = f"create deepgaitv2_{wanted} instead"
+            raise ValueError(
+                f"expected mode={mode!r} for deepgaitv2_{mode}, got {wanted!r}; {advice}"
+            )
+        return DeepGaitV2(**{**model_args, "mode": mode})
+
+    return build
 
 
-@register_model(DEEPGAITV2_P3D_CFGS, convert=convert_checkpoint)
-def deepgaitv2_p3d(**model_args: object) -> DeepGaitV2:
-    """DeepGaitV2 with pseudo-3-D blocks; the authors' files are of this kind.
-
-    Args:
-        **model_args: Arguments of :class:`DeepGaitV2`.
-    """
-    return _deepgaitv2("p3d", model_args)
-
-
-@register_model(DEEPGAITV2_3D_CFGS, convert=convert_checkpoint)
-def deepgaitv2_3d(**model_args: object) -> DeepGaitV2:
-    """DeepGaitV2 with 3x3x3 convolutions in layers 2 to 4.
-
-    Args:
-        **model_args: Arguments of :class:`DeepGaitV2`.
-    """
-    return _deepgaitv2("3d", model_args)
-
-
-@register_model(DEEPGAITV2_2D_CFGS, convert=convert_checkpoint)
-def deepgaitv2_2d(**model_args: object) -> DeepGaitV2:
-    """DeepGaitV2 on single frames: the order of frames never matters.
-
-    Args:
-        **model_args: Arguments of :class:`DeepGaitV2`.
-    """
-    return _deepgaitv2("2d", model_args)
-
-
-@register_model(GAITBASE_CFGS, convert=convert_checkpoint)
-def gaitbase(**model_args: object) -> GaitBase:
-    """GaitBase.
-
-    Args:
-        **model_args: Arguments of :class:`GaitBase`.
-    """
-    return GaitBase(**model_args)  # pyright: ignore[reportArgumentType]
-
-
-_TINY_ARGS = {"channels": (2, 3, 4, 5), "part_bins": (4,), "layers": (1, 2, 1, 1)}
-_TINY_CFGS = {"test": PretrainedCfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))}
-
-
-@register_model(_TINY_CFGS)
-def deepgaitv2_p3d_tiny(**model_args: object) -> DeepGaitV2:
-    """A very small :func:`deepgaitv2_p3d` for tests."""
-    return _deepgaitv2("p3d", model_args)
-
-
-@register_model(_TINY_CFGS)
-def deepgaitv2_3d_tiny(**model_args: object) -> DeepGaitV2:
-    """A very small :func:`deepgaitv2_3d` for tests."""
-    return _deepgaitv2("3d", model_args)
-
-
-@register_model(_TINY_CFGS)
-def deepgaitv2_2d_tiny(**model_args: object) -> DeepGaitV2:
-    """A very small :func:`deepgaitv2_2d` for tests."""
-    return _deepgaitv2("2d", model_args)
-
-
-@register_model(_TINY_CFGS)
-def gaitbase_tiny(**model_args: object) -> GaitBase:
-    """A very small :func:`gaitbase` for tests."""
-    return GaitBase(**model_args)  # pyright: ignore[reportArgumentType]
+_TINY = PretrainedCfg(
+    num_classes=5,
+    model_args={"channels": (2, 3, 4, 5), "part_bins": (4,), "layers": (1, 2, 1, 1)},
+    input_size=(16, 12),
+)
+# The authors' files are of pseudo-3-D blocks. With single frames, their order never matters.
+for _mode, _cfgs in (
+    ("p3d", DEEPGAITV2_P3D_CFGS),
+    ("3d", DEEPGAITV2_3D_CFGS),
+    ("2d", DEEPGAITV2_2D_CFGS),
+):
+    register_model(
+        f"deepgaitv2_{_mode}",
+        _deepgaitv2(_mode),
+        _cfgs,
+        convert=convert_checkpoint,
+        tiny=_TINY,
+    )
+register_model("gaitbase", GaitBase, GAITBASE_CFGS, convert=convert_checkpoint, tiny=_TINY)

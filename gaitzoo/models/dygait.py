@@ -34,13 +34,13 @@ from gaitzoo.layers.pooling import (
     TemporalMax,
 )
 from gaitzoo.layers.sequence import repeat_short
-from gaitzoo.models.base import GaitModel, init_weights
+from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import StateDict, register_model, rename_keys
 from gaitzoo.models.walkers import WALKERS_PROTOCOL, walkers_cfg
 
-__all__ = ["DyGait", "convert_checkpoint", "dygait", "dygait_tiny"]
+__all__ = ["DyGait", "convert_checkpoint"]
 
 # What stands where in the two networks; widths come from `channels`.
 _NETWORKS = {
@@ -87,6 +87,7 @@ class DyGait(GaitModel):
     architecture = "dygait"
     min_frames = 3
 
+    @record_args
     def __init__(
         self,
         *,
@@ -150,19 +151,19 @@ class DyGait(GaitModel):
 
         Sequences of one or two frames are played until they have three or four.
         """
-        x, lengths = self._prepare(silhouettes, lengths)
+        x, lengths = self.prepare(silhouettes, lengths)
         x, lengths = repeat_short(x, lengths, self.min_frames)
         blocks = iter(self.blocks)
         for step in self.order:
             if step == "pool":
                 x = self.spatial_pool(x)
             elif step == "aggregate":
-                x = self._run(self.aggregation, x, lengths)
+                x = self.run(self.aggregation, x, lengths)
                 lengths = None if lengths is None else self.aggregation.out_lengths(lengths)
             else:
                 block = self.stem if step == "stem" else next(blocks)
                 assert block is not None
-                x = self._run(block, x, lengths)
+                x = self.run(block, x, lengths)
         return x, lengths
 
     def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
@@ -237,25 +238,6 @@ def _cfg(**fields: object) -> PretrainedCfg:
 
 
 _CFGS = {
-    "walkers": walkers_cfg(
-        paper="https://arxiv.org/abs/2303.14953",
-        model_args={
-            "network": "deep",
-            "channels": (8, 16, 32, 64),
-            "part_bins": (8,),
-            "single_stage": True,
-            "head": "bnneck",
-        },
-        filename="dygait_walkers.safetensors",
-        size=934_842,
-        sha256="a1d075a94762abe0045e238c2c96b3543478b3ab385c323732d1df589a2e7b3b",
-        metrics={
-            "rank1_walkers": 98.0,
-            "rank1_walkers_bag": 94.8,
-            "rank1_walkers_coat": 91.0,
-            "protocol": WALKERS_PROTOCOL,
-        },
-    ),
     "casiab": _cfg(
         num_classes=74,
         embedding="after_bn",
@@ -307,25 +289,37 @@ _CFGS = {
             "protocol": "Gait3D probe list against the rest",
         },
     ),
+    "walkers": walkers_cfg(
+        paper="https://arxiv.org/abs/2303.14953",
+        model_args={
+            "network": "deep",
+            "channels": (8, 16, 32, 64),
+            "part_bins": (8,),
+            "single_stage": True,
+            "head": "bnneck",
+        },
+        filename="dygait_walkers.safetensors",
+        size=934_842,
+        sha256="a1d075a94762abe0045e238c2c96b3543478b3ab385c323732d1df589a2e7b3b",
+        metrics={
+            "rank1_walkers": 98.0,
+            "rank1_walkers_bag": 94.8,
+            "rank1_walkers_coat": 91.0,
+            "protocol": WALKERS_PROTOCOL,
+        },
+    ),
 }
 
 
-@register_model(_CFGS, convert=convert_checkpoint)
-def dygait(**model_args: object) -> DyGait:
-    """DyGait; tags: ``walkers`` (default), ``casiab``, ``oumvlp``, ``grew``, ``gait3d``.
-
-    Args:
-        **model_args: Arguments of :class:`DyGait`.
-    """
-    return DyGait(**model_args)  # pyright: ignore[reportArgumentType]
-
-
-_TINY_ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}
-
-
-@register_model(
-    {"test": _cfg(num_classes=5, model_args=_TINY_ARGS, embedding="after_bn", input_size=(16, 12))}
+register_model(
+    "dygait",
+    DyGait,
+    _CFGS,
+    convert=convert_checkpoint,
+    tiny=_cfg(
+        num_classes=5,
+        model_args={"channels": (2, 4, 4), "part_bins": (4, 2)},
+        embedding="after_bn",
+        input_size=(16, 12),
+    ),
 )
-def dygait_tiny(**model_args: object) -> DyGait:
-    """A very small DyGait for tests; same arguments as :func:`dygait`."""
-    return DyGait(**model_args)  # pyright: ignore[reportArgumentType]

@@ -38,13 +38,13 @@ from gaitzoo.layers.hierarchy import (
 from gaitzoo.layers.pooling import GeMHPP, PartLinear, SharedBNNeck, TemporalMax
 from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock, check_heights
 from gaitzoo.layers.sequence import repeat_short
-from gaitzoo.models.base import GaitModel, init_weights
+from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import StateDict, register_model, rename_keys
 from gaitzoo.models.walkers import WALKERS_PROTOCOL, walkers_cfg
 
-__all__ = ["HSTL", "HSTLFeatures", "HSTLLevel", "convert_checkpoint", "hstl", "hstl_tiny"]
+__all__ = ["HSTL", "HSTLFeatures", "HSTLLevel", "convert_checkpoint"]
 
 
 class HSTLFeatures(NamedTuple):
@@ -119,6 +119,7 @@ class HSTL(GaitModel):
 
     architecture = "hstl"
 
+    @record_args
     def __init__(
         self,
         *,
@@ -130,10 +131,8 @@ class HSTL(GaitModel):
     ) -> None:
         self.hierarchy = check_levels(levels)
         super().__init__(embedding="after_bn")
-        # As plain values, so that what is saved comes back equal.
-        self.model_args["levels"] = tuple(tuple(level) for level in self.hierarchy)
         if not isinstance(last, int):
-            self.model_args["last"] = last = check_heights(last)
+            last = check_heights(last)
         # Every shortening leaves a third of the frames; short sequences are repeated in any case.
         self.min_frames = 3 ** max(1, sum(level.shorten for level in self.hierarchy))
         self.in_channels = in_channels
@@ -213,21 +212,21 @@ class HSTL(GaitModel):
         self, silhouettes: Tensor, lengths: Tensor | None, keep_maps: bool
     ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor | None]]]:
         """Goes through the levels; gives the parts of each and, if wanted, their maps."""
-        x, lengths = self._prepare(silhouettes, lengths)
+        x, lengths = self.prepare(silhouettes, lengths)
         self._check_size(x)
         x, lengths = repeat_short(x, lengths, self.min_frames)
         parts, maps = [], []
         for level in self.levels:
             assert isinstance(level, _Level)
             for arme in level.arme:
-                x = self._run(arme, x, lengths)
-            parts.append(self._run(level.astp, x, lengths))
+                x = self.run(arme, x, lengths)
+            parts.append(self.run(level.astp, x, lengths))
             maps += [(x, lengths)] if keep_maps else []
             if level.fta is not None:
                 assert level.fta_astp is not None
-                x = self._run(level.fta, x, lengths)
+                x = self.run(level.fta, x, lengths)
                 lengths = None if lengths is None else level.fta.out_lengths(lengths)
-                parts.append(self._run(level.fta_astp, x, lengths))
+                parts.append(self.run(level.fta_astp, x, lengths))
                 maps += [(x, lengths)] if keep_maps else []
             if level.halve is not None:
                 x = level.halve(x)
@@ -366,20 +365,6 @@ _GREW_NOTES = (
 _GAIT3D_ARGS = {"levels": GAIT3D, "last": 32, "part_channels": 256}
 
 _CFGS = {
-    "walkers": walkers_cfg(
-        embedding="after_bn",
-        paper="https://arxiv.org/abs/2307.09856",
-        model_args={"levels": WALKERS, "last": 8, "part_channels": 96},
-        filename="hstl_walkers.safetensors",
-        size=3_063_956,
-        sha256="72adc5fdb0eea6c0b01bf54181d53af3fa4b36670ad5604024b25c84e9d7b7b3",
-        metrics={
-            "rank1_walkers": 95.2,
-            "rank1_walkers_bag": 89.3,
-            "rank1_walkers_coat": 86.5,
-            "protocol": WALKERS_PROTOCOL,
-        },
-    ),
     "casiab": _cfg(
         num_classes=74, metrics=_CASIAB_METRICS, unavailable=_BY_HAND, notes=_CASIAB_NOTES
     ),
@@ -418,17 +403,21 @@ _CFGS = {
         unavailable=_NO_FILE,
         notes=_GREW_NOTES,
     ),
+    "walkers": walkers_cfg(
+        embedding="after_bn",
+        paper="https://arxiv.org/abs/2307.09856",
+        model_args={"levels": WALKERS, "last": 8, "part_channels": 96},
+        filename="hstl_walkers.safetensors",
+        size=3_063_956,
+        sha256="72adc5fdb0eea6c0b01bf54181d53af3fa4b36670ad5604024b25c84e9d7b7b3",
+        metrics={
+            "rank1_walkers": 95.2,
+            "rank1_walkers_bag": 89.3,
+            "rank1_walkers_coat": 86.5,
+            "protocol": WALKERS_PROTOCOL,
+        },
+    ),
 }
-
-
-@register_model(_CFGS, convert=convert_checkpoint)
-def hstl(**model_args: object) -> HSTL:
-    """HSTL; tags: ``walkers`` (default), ``casiab[_17]``, ``oumvlp``, ``gait3d``, ``grew``.
-
-    Args:
-        **model_args: Arguments of :class:`HSTL`.
-    """
-    return HSTL(**model_args)  # pyright: ignore[reportArgumentType]
 
 
 _TINY_ARGS = {
@@ -442,7 +431,10 @@ _TINY_ARGS = {
 }
 
 
-@register_model({"test": _cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))})
-def hstl_tiny(**model_args: object) -> HSTL:
-    """A very small HSTL for tests; same arguments as :func:`hstl`."""
-    return HSTL(**model_args)  # pyright: ignore[reportArgumentType]
+register_model(
+    "hstl",
+    HSTL,
+    _CFGS,
+    convert=convert_checkpoint,
+    tiny=_cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12)),
+)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear, TemporalMax
-from gaitzoo.layers.residual import Freezable
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.outputs import GaitOutput
 
 __all__ = ["MaxPooled"]
 
 
-class MaxPooled(Freezable, GaitModel):
+class MaxPooled(GaitModel):
     """The head of GaitBase: maximum over time, horizontal bands, a matrix per band, a BN neck.
 
     Base of models that hold these four. Source: https://arxiv.org/abs/2211.06597, Sec. 4.
@@ -29,6 +28,7 @@ class MaxPooled(Freezable, GaitModel):
     temporal_pool: TemporalMax
     part_pool: HorizontalPyramidPooling
     part_fc: PartLinear
+    neck: PartBNNeck
 
     @staticmethod
     def side_of(embedding: str) -> str:

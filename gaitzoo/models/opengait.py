@@ -259,6 +259,7 @@ GAITBASE_CFGS = {
     "gait3d_parsing": _gaitbase_cfg(
         "gaitbase.gait3d_parsing",
         num_classes=3000,
+        modalities=("parsing",),
         value_range=(0.0, 11.0),
         training_data="Gait3D-Parsing, 3000 subjects",
         metrics={

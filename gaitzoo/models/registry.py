@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+import typing
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +25,6 @@ __all__ = [
 ]
 
 StateDict = dict[str, Tensor]
-Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class UnknownKeysError(ValueError):
@@ -76,59 +77,105 @@ class Architecture:
 
     name: str
     build: Callable[..., Any]
+    model_class: type
     cfgs: Mapping[str, PretrainedCfg]
     convert: Callable[[StateDict], StateDict] | None
+    is_tiny: bool = False
 
     @property
     def default_tag(self) -> str:
-        """The first tag."""
+        """The first tag: the published structure."""
         return next(iter(self.cfgs))
+
+    @property
+    def default_pretrained_tag(self) -> str:
+        """The first tag with weights; the first of all where none has any."""
+        return next((tag for tag, cfg in self.cfgs.items() if cfg.has_weights), self.default_tag)
+
+    @property
+    def classifier_key(self) -> str | None:
+        """Dotted name of the classifier in the models' state dicts."""
+        return getattr(self.model_class, "classifier_key", None)
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register_model(
+    name: str,
+    build: Callable[..., Any],
     cfgs: Mapping[str, PretrainedCfg] | None = None,
     *,
     convert: Callable[[StateDict], StateDict] | None = None,
-) -> Callable[[Entry], Entry]:
-    """Makes a function that builds a model known by its name.
+    tiny: PretrainedCfg | None = None,
+) -> None:
+    """Makes a model known by a name.
+
+    A name that is registered already gets the new model, with a warning: a cell of a notebook may
+    run twice.
 
     Args:
-        cfgs: Tag to what is known of it; the first tag is the default. ``None`` registers a
-            model without tags.
+        name: Lower-case name.
+        build: The model's class, or a function with the model's class as return annotation;
+            called with keyword arguments.
+        cfgs: Tag to what is known of it; the first tag is the default, weights that are not of
+            the published structure come last. ``None`` registers a model without tags.
         convert: Turns a state dict in the authors' layout into the model's own; raises
             ``ValueError`` for any other layout.
-
-    Returns:
-        A decorator that returns the function unchanged.
+        tiny: A very small variant for tests, registered as ``NAME_tiny`` and not listed.
 
     Raises:
-        ValueError: If the name is taken or not a lower-case Python name.
+        ValueError: If the name is not a lower-case Python name.
+        TypeError: If ``build`` cannot be called.
+
+    Warns:
+        UserWarning: If the name was taken.
 
     Example:
-        >>> @register_model({"demo": PretrainedCfg(num_classes=3)})
-        ... def my_model(**model_args):
-        ...     return torch.nn.Identity()
+        >>> register_model("my_model", torch.nn.Identity, {"demo": PretrainedCfg(num_classes=3)})
         >>> list_tags("my_model")
         ['demo']
     """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"expected a lower-case Python name as model name, got {name!r}")
+    if not callable(build):
+        raise TypeError(
+            f"expected a class or function that builds {name}, got {type(build).__name__}; "
+            "register_model(name, MyModel, cfgs)"
+        )
+    if name in _ARCHITECTURES:
+        warnings.warn(
+            f"a model named {name!r} was registered already; it is replaced", stacklevel=2
+        )
+    _add(name, build, cfgs or {"": PretrainedCfg()}, convert, is_tiny=False)
+    if tiny is not None:
+        _add(f"{name}_tiny", build, {"test": tiny}, convert, is_tiny=True)
 
-    def decorate(build: Entry) -> Entry:
-        name = getattr(build, "__name__", "")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"expected a lower-case function name as model name, got {name!r}")
-        if name in _ARCHITECTURES:
-            raise ValueError(f"a model named {name!r} is registered already; choose another name")
-        filled = {
-            tag: replace(cfg, architecture=name, tag=tag)
-            for tag, cfg in (cfgs or {"": PretrainedCfg()}).items()
-        }
-        _ARCHITECTURES[name] = Architecture(name, build, MappingProxyType(filled), convert)
-        return build
 
-    return decorate
+def _add(
+    name: str,
+    build: Callable[..., Any],
+    cfgs: Mapping[str, PretrainedCfg],
+    convert: Callable[[StateDict], StateDict] | None,
+    *,
+    is_tiny: bool,
+) -> None:
+    named = {tag: replace(cfg, architecture=name, tag=tag) for tag, cfg in cfgs.items()}
+    if isinstance(build, type):
+        model_class: Any = build
+        if "architecture" not in vars(build):
+            # A subclass of a registered model is saved by its own name.
+            model_class.architecture = name
+    else:
+        model_class = typing.get_type_hints(build).get("return")
+    _ARCHITECTURES[name] = Architecture(
+        name,
+        build,
+        model_class if isinstance(model_class, type) else object,
+        MappingProxyType(named),
+        convert,
+        is_tiny,
+    )
 
 
 def find_architecture(name: str) -> Architecture:
@@ -140,7 +187,8 @@ def find_architecture(name: str) -> Architecture:
             f"unknown model {name!r}; for a Hub repository write 'hf-hub:{name}', for a folder on "
             f"disk write 'local-dir:{name}'"
         )
-    closest = difflib.get_close_matches(name.lower(), _ARCHITECTURES, n=3, cutoff=0.0)
+    listed = [known.name for known in _ARCHITECTURES.values() if not known.is_tiny]
+    closest = difflib.get_close_matches(name.lower(), listed, n=3, cutoff=0.0)
     raise ValueError(
         f"unknown model {name!r}; closest names: {', '.join(closest) or 'none'}. "
         "gaitzoo.list_models() gives all"
@@ -222,6 +270,8 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """
     names = []
     for architecture in all_architectures():
+        if architecture.is_tiny:
+            continue
         if pretrained or "." in pattern:
             cfgs = architecture.cfgs.values()
             tagged = [cfg.name for cfg in cfgs if cfg.has_weights or not pretrained]

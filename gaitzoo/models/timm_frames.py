@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.residual import FrameWise
-from gaitzoo.models.base import init_weights
+from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.registry import register_model
 
-__all__ = ["TimmFrames", "timm_frames", "timm_frames_tiny"]
+__all__ = ["TimmFrames"]
 
 # Networks that cannot read frames of any size get a size that all their strides divide.
 _GRID = 32
@@ -107,6 +107,7 @@ class TimmFrames(MaxPooled):
 
     architecture = "timm_frames"
 
+    @record_args
     def __init__(
         self,
         *,
@@ -130,8 +131,6 @@ class TimmFrames(MaxPooled):
         _check_backbone_args(backbone_args)
         height, width = input_size
         super().__init__(embedding=self.side_of(embedding))
-        # Saved weights replace timm's: building the model again must not download them.
-        self.model_args["pretrained_backbone"] = False
         self.in_channels = in_channels
         self.embedding = embedding
         builder = _Builder(backbone, in_channels, (height, width), dict(backbone_args or {}))
@@ -172,10 +171,10 @@ class TimmFrames(MaxPooled):
         Raises:
             ValueError: If the network is made for smaller frames.
         """
-        x, lengths = self._prepare(silhouettes, lengths)
+        x, lengths = self.prepare(silhouettes, lengths)
         if self.grid_size is not None:
             x = _with_margins(x, self.grid_size)
-        return self._run(self.frames, x), lengths
+        return self.run(self.frames, x), lengths
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory in training, by timm's own means where the network has them.
@@ -422,16 +421,6 @@ def _cfg(**fields: object) -> PretrainedCfg:
     )
 
 
-@register_model({"casiab": _cfg(num_classes=74)})
-def timm_frames(**model_args: object) -> TimmFrames:
-    """A timm network on every frame; choose it with ``backbone``.
-
-    Args:
-        **model_args: Arguments of :class:`TimmFrames`.
-    """
-    return TimmFrames(**model_args)  # pyright: ignore[reportArgumentType]
-
-
 _TINY_ARGS = {
     "backbone": "test_resnet",
     "input_size": (16, 12),
@@ -442,7 +431,9 @@ _TINY_ARGS = {
 }
 
 
-@register_model({"test": _cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))})
-def timm_frames_tiny(**model_args: object) -> TimmFrames:
-    """A very small :func:`timm_frames` for tests."""
-    return TimmFrames(**model_args)  # pyright: ignore[reportArgumentType]
+register_model(
+    "timm_frames",
+    TimmFrames,
+    {"casiab": _cfg(num_classes=74)},
+    tiny=_cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12)),
+)

@@ -7,7 +7,7 @@ import torch
 
 from gaitzoo.data.silhouettes import SilhouetteTransform, create_transform, normalize_silhouettes
 
-GOLDEN = Path(__file__).parent / "golden" / "preprocess.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess.npz"
 
 
 @pytest.fixture(scope="module")

@@ -293,7 +293,7 @@ def test_compiles_without_graph_breaks(name):
 
 
 def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
-    script = Path(__file__).parents[1] / "examples" / "benchmark.py"
+    script = Path(__file__).parents[2] / "examples" / "benchmark.py"
     spec = importlib.util.spec_from_file_location("benchmark", script)
     benchmark = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "benchmark", benchmark)

@@ -382,13 +382,6 @@ def _lists(value: Any) -> Any:
     return [_lists(inner) for inner in value] if isinstance(value, tuple) else value
 
 
-def as_tuples(value: Any) -> Any:
-    """As a saved configuration comes back: tuples instead of lists."""
-    if isinstance(value, Mapping):
-        return {key: as_tuples(inner) for key, inner in value.items()}
-    return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
 def _with_lora(model: Any, lora: Mapping[str, Any]) -> Any:
     try:
         import peft

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.base import GaitModel
-from gaitzoo.models.gaitllm.frozen_llm import DTYPES, FrozenLLM, as_tuples
+from gaitzoo.models.gaitllm.frozen_llm import DTYPES, FrozenLLM
 from gaitzoo.models.registry import find_architecture, is_model
 
 __all__ = ["FrozenPartsModel", "fingerprint"]

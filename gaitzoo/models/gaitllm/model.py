@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gaitzoo.layers.checks import check_features
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.rows import row_lengths
-from gaitzoo.models.base import GaitModel
+from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
 from gaitzoo.models.gaitllm.frozen_parts import FrozenPartsModel
@@ -33,7 +33,7 @@ from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import register_model
 
-__all__ = ["GaitLLM", "gaitllm", "gaitllm_tiny"]
+__all__ = ["GaitLLM"]
 
 _PAPER = "Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025"
 
@@ -124,6 +124,7 @@ class GaitLLM(FrozenPartsModel):
 
     architecture = "gaitllm"
 
+    @record_args
     def __init__(
         self,
         *,
@@ -218,7 +219,7 @@ class GaitLLM(FrozenPartsModel):
             lengths: As for the model's call.
         """
         if not isinstance(self.encoder, GaitModel):
-            silhouettes, lengths = self._prepare(silhouettes, lengths)
+            silhouettes, lengths = self.prepare(silhouettes, lengths)
         return self.encoder.forward_features(silhouettes, lengths)  # pyright: ignore[reportCallIssue]
 
     def forward_tokens(
@@ -230,7 +231,7 @@ class GaitLLM(FrozenPartsModel):
             features: ``[N, C, T', H', W']`` from :meth:`forward_features`.
             lengths: ``[N]``, the valid T'.
         """
-        tokens = self._run(self.tokenizer, features.to(self.part_fc.weight.dtype), lengths)
+        tokens = self.run(self.tokenizer, features.to(self.part_fc.weight.dtype), lengths)
         return tokens, self.finder(tokens, lengths)
 
     def forward_sentence(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -241,7 +242,7 @@ class GaitLLM(FrozenPartsModel):
             lengths: ``[N]``, the valid T'.
         """
         tokens, peaks = self.forward_tokens(features, lengths)
-        clips = self._run(self.assembler, self.finder.weigh(tokens, peaks), peaks, lengths)
+        clips = self.run(self.assembler, self.finder.weigh(tokens, peaks), peaks, lengths)
         sentence = self.g2l(clips.flatten(1, 2))
         count = peaks.lengths * clips.shape[2]
         return self.aggregator(self.l2g(self.llm(sentence, count), count), count)
@@ -396,8 +397,7 @@ _CFGS = {
 _DEPTH_OPEN = ("deepgaitv2_p3d", "deepgaitv2_3d", "deepgaitv2_2d")
 
 
-@register_model(_CFGS)
-def gaitllm(**model_args: object) -> GaitLLM:
+def _gaitllm(**model_args: Any) -> GaitLLM:
     """GaitLLM on DeepGaitV2-P3D with 10 layers; tags: ``gait3d`` (default) and others.
 
     Args:
@@ -407,7 +407,7 @@ def gaitllm(**model_args: object) -> GaitLLM:
     encoder = model_args.get("encoder", "deepgaitv2_p3d")
     if isinstance(encoder, str) and encoder.partition(".")[0] in _DEPTH_OPEN:
         model_args.setdefault("encoder_args", {"layers": (1, 1, 1, 1)})
-    return GaitLLM(**model_args)  # pyright: ignore[reportArgumentType]
+    return GaitLLM(**model_args)
 
 
 _TINY_ARGS = {
@@ -432,7 +432,9 @@ _TINY_ARGS = {
 }
 
 
-@register_model({"test": _cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12))})
-def gaitllm_tiny(**model_args: object) -> GaitLLM:
-    """A very small GaitLLM with a random language model, for tests."""
-    return GaitLLM(**model_args)  # pyright: ignore[reportArgumentType]
+register_model(
+    "gaitllm",
+    _gaitllm,
+    _CFGS,
+    tiny=_cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12)),
+)

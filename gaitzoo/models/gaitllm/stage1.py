@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gaitzoo.layers.checks import as_tuples
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear
-from gaitzoo.models.gaitllm.frozen_llm import as_tuples
 
 __all__ = ["copy_head", "make_encoder", "map_shape"]
 

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import gaitzoo
-from gaitzoo.cli import files as cli_files
 from gaitzoo.cli import entry as cli
+from gaitzoo.cli import files as cli_files
 from gaitzoo.synthetic import render_walk, sample_identity
 
 TINY = ["--model", "dygait_tiny", "--quiet"]

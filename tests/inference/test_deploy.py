@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from conftest import relative_error
-from test_contract import TINY, clips_for, make, padded
+from builders import clips_for, make, padded
+from conftest import TINY, relative_error
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from builders import make
 from conftest import relative_error
-from test_contract import make
 from torch._dynamo.testing import CompileCounter
 
 import gaitzoo

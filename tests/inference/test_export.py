@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import relative_error
-from test_contract import TINY, clips_for, make, padded
+from builders import clips_for, make, padded
+from conftest import TINY, relative_error
 
 import gaitzoo
 from gaitzoo.inference.export import whole_files

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import relative_error
-from test_contract import TINY, clips_for, make, padded
+from builders import clips_for, make, padded
+from conftest import TINY, relative_error
 from torch._dynamo.testing import CompileCounter
 
 import gaitzoo

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from conftest import relative_error
-from test_contract import TINY, clips_for, make, padded
+from builders import clips_for, make, padded
+from conftest import TINY, relative_error
 from torch import nn
 
 import gaitzoo

@@ -148,7 +148,9 @@ class GaitModel(nn.Module):
             )
         owner = None
         if self.classifier_key is not None:
-            owner = self.get_submodule(self.classifier_key.rpartition(".")[0])
+            owner = self
+            for name in self.classifier_key.split(".")[:-1]:
+                owner = getattr(owner, name, None)
         reset = getattr(owner, "reset_classifier", None)
         if owner is self or reset is None:
             if num_classes:
@@ -246,6 +248,34 @@ class GaitModel(nn.Module):
             lengths: ``[N]``, the valid T' that :meth:`forward_features` gave.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward_head")
+
+    def temporal_reach(self) -> tuple[int, int] | None:
+        """How far a frame's influence goes before the maximum over time.
+
+        Sequences that do not fit into memory are cut by it (:func:`gaitzoo.embed`); a model with
+        a reach has maps (:meth:`temporal_maps`) that reach its head through that maximum alone.
+
+        Returns:
+            Input frames before and after, and the step of frames at which pieces may begin (the
+            number of frames that become one); ``None`` where a frame's influence has no end, as
+            with a mean over time, or is not known.
+        """
+        return None
+
+    def temporal_maps(self, inputs: Any) -> Iterator[tuple[Tensor, int]]:
+        """The maps that :meth:`forward_head` takes, one after the other.
+
+        Only asked of models with a :meth:`temporal_reach`. For a model with several maps the head
+        takes a tuple of them.
+
+        Args:
+            inputs: As for the model's call, without padding.
+
+        Yields:
+            A map ``[N, C, T', H', W']``, and how many frames of the input became one in it.
+        """
+        features, _ = self.forward_features(inputs)
+        yield features, 1
 
     def forward(self, silhouettes: Any, lengths: Tensor | None = None) -> GaitOutput:
         """Embeds a batch of sequences; see the class for shapes and ranges."""

@@ -20,6 +20,7 @@ __all__ = [
     "HUB_FILES",
     "HUB_ID",
     "HubFile",
+    "opengait_cfg",
 ]
 
 HUB_ID = "opengait/OpenGait"
@@ -101,8 +102,8 @@ _10_LAYERS = {"layers": (1, 1, 1, 1)}
 _22_LAYERS = {"layers": (1, 4, 4, 1)}
 
 
-def _cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
-    """A tag of either model; with the authors' file, if they have published one."""
+def opengait_cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
+    """A tag of a model; with the authors' file, if they have published one."""
     if name in HUB_FILES:
         file = HUB_FILES[name]
         fields |= {
@@ -124,11 +125,11 @@ def _cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
 
 
 def _deepgaitv2_cfg(name: str, **fields: object) -> PretrainedCfg:
-    return _cfg(name, "https://arxiv.org/abs/2303.03301", **fields)
+    return opengait_cfg(name, "https://arxiv.org/abs/2303.03301", **fields)
 
 
 def _gaitbase_cfg(name: str, **fields: object) -> PretrainedCfg:
-    return _cfg(name, "https://arxiv.org/abs/2211.06597", **fields)
+    return opengait_cfg(name, "https://arxiv.org/abs/2211.06597", **fields)
 
 
 DEEPGAITV2_P3D_CFGS = {

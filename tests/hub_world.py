@@ -29,6 +29,10 @@ def convert(state_dict):
     return rename_keys(state_dict, their_key, "Wired")
 
 
+def wired(**model_args) -> DyGait:
+    return DyGait(**model_args)
+
+
 def authors_file(model, **more):
     """The bytes of a file as training writes it, with the states of optimizer and scheduler."""
     content = {
@@ -81,9 +85,9 @@ class World:
         self.cfg = replace(self.cfg, **changes)
         registry._ARCHITECTURES.pop("wired", None)
 
-        @register_model({"test": self.cfg, "none": PretrainedCfg()}, convert=convert)
-        def wired(**model_args):
-            return DyGait(**model_args)
+        register_model(
+            "wired", wired, {"test": self.cfg, "none": PretrainedCfg()}, convert=convert
+        )
 
     def publish(self, content, **changes):
         """Replaces the file on the Hub, and what the cfg says of it."""

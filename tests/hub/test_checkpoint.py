@@ -23,6 +23,10 @@ DEEP = {"channels": (2, 2, 3, 4)}
 CLASSES = 6
 
 
+def other_net(**model_args) -> DyGait:
+    return DyGait(**{"channels": (1, 2, 3), "part_bins": (2,), **model_args})
+
+
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     """DyGait alone, with two narrow tags, and another model."""
@@ -35,9 +39,7 @@ def registry(monkeypatch):
     known = {"dygait": replace(dygait, cfgs=narrow)}
     monkeypatch.setattr(entries, "_ARCHITECTURES", known)
 
-    @register_model()
-    def other_net(**model_args):
-        return DyGait(**{"channels": (1, 2, 3), "part_bins": (2,), **model_args})
+    register_model("other_net", other_net)
 
 
 def net(name="dygait.grew", classes=CLASSES, **args):

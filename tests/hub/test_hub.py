@@ -393,12 +393,12 @@ import gaitzoo
 from gaitzoo import PretrainedCfg, register_model
 from gaitzoo.models.dygait import DyGait
 
-@register_model(
+register_model(
+    "wired",
+    DyGait,
     {{"test": PretrainedCfg(**{cfg!r})}},
     convert=lambda state: {{key.removeprefix("their."): value for key, value in state.items()}},
 )
-def wired(**model_args):
-    return DyGait(**model_args)
 
 {before}
 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gaitzoo.data.silhouettes import create_transform
-from gaitzoo.inference.chunks import embed_in_chunks, temporal_reach
+from gaitzoo.data.modalities import find_modality
+from gaitzoo.inference.chunks import embed_in_chunks
+from gaitzoo.inference.inputs import align_with, batch_of, count_frames, each_tensor, frame_shapes
 from gaitzoo.inference.memory import bytes_per_frame, free_memory
-from gaitzoo.layers.modes import evaluating
-from gaitzoo.layers.sequence import pad_sequences
+from gaitzoo.layers.modes import evaluating, unwrapped
 from gaitzoo.models.base import GaitModel
 
 __all__ = ["embed"]
@@ -54,21 +54,26 @@ def embed(
 ) -> Tensor:
     """Embeds sequences of any lengths; the numbers are those of one sequence at a time.
 
-    Every sequence is brought to the model's input size as by
+    A sequence is what ``model.modalities`` names, without the axis N: a tensor, or for several
+    modalities a mapping from names to tensors. It is brought to the model's input as by
     ``gaitzoo.create_transform(model)``: raw masks are cropped to the person and resized,
     height-normalised ones are cut, ready ones taken as they are. Sequences are then sorted by
     length, padded and run in batches in eval mode; the model is left in the mode it was in.
     Threads may share a model that is in eval mode already.
 
     A sequence too long for ``max_memory`` is cut into overlapping pieces, with equal results, by
-    models in which a frame's influence on others ends: DeepGaitV2, GaitBase, HSTL and timm
-    networks. DyGait's mean over time reaches over the whole sequence; it is run whole, whatever
-    memory that takes. A batch that runs out of memory is halved and run again.
+    models in which a frame's influence on others ends (``model.temporal_reach()``): DeepGaitV2,
+    GaitBase, HSTL and timm networks. DyGait's mean over time reaches over the whole sequence; it
+    is run whole, whatever memory that takes. A batch that runs out of memory is halved and run
+    again.
 
     Args:
-        model: A model of this library, plain or from :func:`gaitzoo.fuse_for_inference`.
-        sequences: Any iterable, also a generator, of frames ``[T, H, W]`` as arrays or tensors:
-            uint8 in 0..255, masks, or floats in [0, 1]; lengths and sizes may differ.
+        model: A model of this library, plain or from :func:`gaitzoo.fuse_for_inference`; also
+            compiled, or inside ``nn.DataParallel`` (which is left out: one device computes).
+        sequences: Any iterable, also a generator. Silhouettes are frames ``[T, H, W]`` as arrays
+            or tensors, uint8 in 0..255, masks, or floats in [0, 1] (``[C, T, H, W]`` for models
+            of several channels); lengths and sizes may differ. Other modalities:
+            ``gaitzoo.data.modalities``.
         batch_frames: Frames of a batch, padding included; a longer sequence runs alone.
             ``None`` = from ``max_memory`` and what the model holds per frame, which is measured;
             on a processor also small enough for its cache.
@@ -85,8 +90,9 @@ def embed(
         ``sequences``.
 
     Raises:
-        ValueError: If there is no sequence, one of them is no silhouette sequence (the message
-            says which and why), or the model takes other modalities than silhouettes.
+        TypeError: If ``model`` is no model of this library, or a sequence of another type.
+        ValueError: If there is no sequence, or one of them is not what the model reads (the
+            message says which and why).
         MemoryError: If one sequence alone does not fit into memory.
 
     Example:
@@ -96,17 +102,19 @@ def embed(
         >>> gaitzoo.embed(model, clips, progress=False).shape
         torch.Size([3, 6, 4])
     """
-    _check_arguments(model, sequences, batch_frames, max_memory)
+    inner = _checked_model(model)
+    _check_arguments(inner, sequences, batch_frames, max_memory)
     _check_place(device, dtype)
+    run = model if hasattr(model, "_orig_mod") else inner
     found: dict[int, Tensor] = {}
     total = len(sequences) if hasattr(sequences, "__len__") else None  # pyright: ignore
     with (
-        _evaluating(model, device) as computing_on,
+        _evaluating(inner, device) as computing_on,
         tqdm(total=total, unit="seq", desc="embedding", disable=not progress) as bar,
     ):
-        for numbers, embeddings in _embeddings(
-            model, _aligned(model, sequences), batch_frames, max_memory, computing_on, dtype
-        ):
+        runner = _Runner(inner, run, computing_on, dtype)
+        aligned = _aligned(inner, sequences)
+        for numbers, embeddings in _embeddings(runner, aligned, batch_frames, max_memory):
             embeddings = embeddings.cpu()
             embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             found.update(zip(numbers, embeddings, strict=True))
@@ -116,26 +124,39 @@ def embed(
     return torch.stack([found[i] for i in range(len(found))])
 
 
-def _check_arguments(
-    model: object, sequences: object, batch_frames: int | None, max_memory: int | None
-) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a model, got {type(model).__name__}; see create_model")
-    if next(model.parameters(), None) is None:
-        raise ValueError("expected a model with parameters, got one without any")
-    if getattr(model, "in_channels", 1) != 1:
-        raise ValueError(
-            f"expected a model of one-channel silhouettes, got in_channels={model.in_channels}; "
-            "call the model itself on batches [N, C, T, H, W]"
+def _checked_model(model: object) -> GaitModel:
+    inner = unwrapped(model) if isinstance(model, nn.Module) else model
+    if not isinstance(inner, GaitModel):
+        raise TypeError(
+            f"expected a gaitzoo model, got {type(inner).__name__}; see gaitzoo.create_model"
         )
+    if next(inner.parameters(), None) is None:
+        raise ValueError("expected a model with parameters, got one without any")
+    return inner
+
+
+def _check_arguments(
+    model: GaitModel, sequences: object, batch_frames: int | None, max_memory: int | None
+) -> None:
     for name, value in (("batch_frames", batch_frames), ("max_memory", max_memory)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"expected {name} >= 1 or None, got {value!r}")
-    if isinstance(sequences, Tensor) and sequences.ndim == 3:
+    if isinstance(sequences, Mapping):
+        raise ValueError(
+            f"expected an iterable of sequences, got one mapping with "
+            f"{', '.join(map(str, sequences)) or 'nothing'}; put it into a list"
+        )
+    if isinstance(sequences, Tensor) and sequences.ndim <= _axes_of_one(model):
         raise ValueError(
             f"expected an iterable of sequences, got one of shape {list(sequences.shape)}; "
             "put it into a list"
         )
+
+
+def _axes_of_one(model: GaitModel) -> int:
+    """Axes of one sequence, at least."""
+    several = model.modalities == ("silhouettes",) and model.in_channels > 1
+    return min(len(find_modality(name).axes.split()) - 1 for name in model.modalities) + several
 
 
 def _check_place(device: str | torch.device | None, dtype: torch.dtype | None) -> None:
@@ -153,12 +174,10 @@ def _check_place(device: str | torch.device | None, dtype: torch.dtype | None) -
 
 
 def _embeddings(
-    model: GaitModel,
-    aligned: Iterator[tuple[int, Tensor]],
+    runner: _Runner,
+    aligned: Iterator[tuple[int, Any]],
     batch_frames: int | None,
     max_memory: int | None,
-    device: torch.device,
-    dtype: torch.dtype | None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yields numbers of sequences and their embeddings, one batch behind the computation.
 
@@ -167,20 +186,25 @@ def _embeddings(
     first = next(aligned, None)
     if first is None:
         return
-    kind = "cpu" if device.type == "cpu" else "accelerator"
-    needed = bytes_per_frame(model, tuple(first[1].shape[1:]))
-    fitting = None if needed is None else _fitting_frames(needed, max_memory, device)
+    model = runner.model
+    kind = "cpu" if runner.device.type == "cpu" else "accelerator"
+    needed = bytes_per_frame(model, frame_shapes(model.modalities, first[1]))
+    fitting = None if needed is None else _fitting_frames(needed, max_memory, runner.device)
     if batch_frames is None:
         batch_frames = min(fitting or _MODEST_FRAMES, _MOST_FRAMES)
         if kind == "cpu" and needed is not None:
             batch_frames = min(batch_frames, max(1, _CACHED_BYTES // needed))
     elif max_memory is not None and fitting is not None:
         batch_frames = min(batch_frames, fitting)
-    runner = _Runner(model, fitting, device, dtype)
+    runner.fitting = fitting
+
+    def frames_of(sequence: Any) -> int:
+        return count_frames(model.modalities, sequence)
+
     waiting: tuple[list[int], Tensor] | None = None
-    for window in _windows(chain([first], aligned), _WINDOW * batch_frames):
-        for batch in _batches(window, batch_frames, _MOST_PADDING[kind]):
-            computed = [i for i, _ in batch], runner.run([frames for _, frames in batch])
+    for window in _windows(chain([first], aligned), _WINDOW * batch_frames, frames_of):
+        for batch in _batches(window, batch_frames, _MOST_PADDING[kind], frames_of):
+            computed = [i for i, _ in batch], runner.run([sequence for _, sequence in batch])
             if waiting is not None:
                 yield waiting
             waiting = computed
@@ -208,23 +232,23 @@ def _evaluating(model: nn.Module, device: str | torch.device | None) -> Iterator
             model.to(home)
 
 
-def _aligned(model: GaitModel, sequences: Iterable[Any]) -> Iterator[tuple[int, Tensor]]:
-    transform = create_transform(model)
-    for i, frames in enumerate(sequences):
+def _aligned(model: GaitModel, sequences: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    align = align_with(model)
+    for i, sequence in enumerate(sequences):
         try:
-            yield i, transform.align(frames)
+            yield i, align(sequence)
         except (ValueError, TypeError) as error:
             raise type(error)(f"sequence {i}: {error}") from error
 
 
 def _windows(
-    numbered: Iterator[tuple[int, Tensor]], max_frames: int
-) -> Iterator[list[tuple[int, Tensor]]]:
-    window: list[tuple[int, Tensor]] = []
+    numbered: Iterator[tuple[int, Any]], max_frames: int, frames_of: Callable[[Any], int] = len
+) -> Iterator[list[tuple[int, Any]]]:
+    window: list[tuple[int, Any]] = []
     frames = 0
     for i, sequence in numbered:
         window.append((i, sequence))
-        frames += len(sequence)
+        frames += frames_of(sequence)
         if frames >= max_frames:
             yield window
             window, frames = [], 0
@@ -233,20 +257,26 @@ def _windows(
 
 
 def _batches(
-    window: list[tuple[int, Tensor]], batch_frames: int, most_padding: float
-) -> Iterator[list[tuple[int, Tensor]]]:
-    """Sequences of similar lengths whose padded batch stays within the budget."""
-    batch: list[tuple[int, Tensor]] = []
-    frames = 0
-    for i, sequence in sorted(window, key=lambda item: len(item[1]), reverse=True):
+    window: list[tuple[int, Any]],
+    batch_frames: int,
+    most_padding: float,
+    frames_of: Callable[[Any], int] = len,
+) -> Iterator[list[tuple[int, Any]]]:
+    """Sequences of similar lengths that stay within the budget when they are padded."""
+    batch: list[tuple[int, Any]] = []
+    frames = longest = 0
+    for i, sequence in sorted(window, key=lambda item: frames_of(item[1]), reverse=True):
+        count = frames_of(sequence)
         # Sorted downwards: the first of a batch is its longest.
-        padded = (len(batch) + 1) * len(batch[0][1]) if batch else 0
-        padding = padded - frames - len(sequence)
+        padded = (len(batch) + 1) * longest
+        padding = padded - frames - count
         if batch and (padded > batch_frames or padding > most_padding * padded):
             yield batch
             batch, frames = [], 0
+        if not batch:
+            longest = count
         batch.append((i, sequence))
-        frames += len(sequence)
+        frames += count
     yield batch
 
 
@@ -257,25 +287,29 @@ class _Runner:
 
     Args:
         model: In eval mode, on its device.
-        fitting: Frames that fit into memory together; ``None`` = unknown.
+        call: The model, or its compiled form.
         device: Where the model is.
         dtype: For autocast; ``None`` = the model's own.
+
+    Attributes:
+        fitting: Frames that fit into memory together; ``None`` = unknown.
     """
 
     def __init__(
         self,
         model: GaitModel,
-        fitting: int | None,
+        call: Callable[..., Any],
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.model, self.fitting, self.device, self.dtype = model, fitting, device, dtype
-        self.can_cut = temporal_reach(model) is not None
+        self.model, self.call, self.device, self.dtype = model, call, device, dtype
+        self.fitting: int | None = None
+        self.can_cut = model.temporal_reach() is not None
         self.most_frames: float = math.inf  # of a batch of several sequences
 
-    def run(self, sequences: list[Tensor]) -> Tensor:
-        """Embeds a batch of ``[T_i, H, W]``; gives ``[N, P, C]``, perhaps still being computed."""
-        longest = max(len(frames) for frames in sequences)
+    def run(self, sequences: list[Any]) -> Tensor:
+        """Embeds aligned sequences; gives ``[N, P, C]``, perhaps still being computed."""
+        longest = max(count_frames(self.model.modalities, sequence) for sequence in sequences)
         several = len(sequences) > 1
         if several and longest * len(sequences) > self.most_frames:
             return self._run_halves(sequences)
@@ -298,43 +332,37 @@ class _Runner:
             return self._run_in_pieces(sequences[0], longest // 2)
         raise self._too_long(sequences[0])
 
-    def _run_halves(self, sequences: list[Tensor]) -> Tensor:
+    def _run_halves(self, sequences: list[Any]) -> Tensor:
         half = len(sequences) // 2
         return torch.cat([self.run(sequences[:half]), self.run(sequences[half:])])
 
-    def _run_whole(self, sequences: list[Tensor]) -> Tensor:
-        if len({sequence.dtype for sequence in sequences}) > 1:
-            # As the model itself would do with each of them alone.
-            own = next(self.model.parameters()).dtype
-            sequences = [
-                s.to(own) / 255 if s.dtype == torch.uint8 else s.to(own) for s in sequences
-            ]
-        if len({sequence.device for sequence in sequences}) > 1:
-            sequences = [sequence.to(self.device) for sequence in sequences]
-        silhouettes, lengths = pad_sequences(sequences)
-        padded_lengths = None
-        if bool((lengths != lengths[0]).any()):
-            padded_lengths = self._sent(lengths)
+    def _run_whole(self, sequences: list[Any]) -> Tensor:
+        own = next(self.model.parameters()).dtype
+        batch, lengths = batch_of(self.model.modalities, sequences, own)
+        if lengths is not None:
+            needed = bool((lengths != lengths[0]).any())
+            lengths = self._sent(lengths) if needed else None
         with torch.inference_mode(), self._autocast():
-            return self.model(self._sent(silhouettes), padded_lengths).embeddings
+            return self.call(each_tensor(batch, self._sent), lengths).embeddings
 
-    def _run_in_pieces(self, frames: Tensor, max_frames: int) -> Tensor:
+    def _run_in_pieces(self, sequence: Any, max_frames: int) -> Tensor:
         """Halves the pieces until they fit."""
         max_frames = max(max_frames, self.model.min_frames)
         while max_frames >= self.model.min_frames:
             self.fitting = max_frames
             try:
                 with torch.inference_mode(), self._autocast():
-                    return embed_in_chunks(self.model, frames[None], max_frames)
+                    return embed_in_chunks(self.model, sequence, max_frames)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
             max_frames //= 2
-        raise self._too_long(frames)
+        raise self._too_long(sequence)
 
-    def _too_long(self, frames: Tensor) -> MemoryError:
+    def _too_long(self, sequence: Any) -> MemoryError:
+        frames = count_frames(self.model.modalities, sequence)
         return MemoryError(
-            f"a sequence of {len(frames)} frames does not fit into the memory of {self.device}; "
+            f"a sequence of {frames} frames does not fit into the memory of {self.device}; "
             "embed it in shorter clips, use a narrower dtype, or another device"
         )
 

@@ -7,14 +7,18 @@ import os
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from gaitzoo.data.modalities import find_modality
+from gaitzoo.inference.inputs import time_axis
+from gaitzoo.layers.modes import unwrapped
 from gaitzoo.models.base import GaitModel
 
 __all__ = ["bytes_per_frame", "free_memory"]
@@ -25,6 +29,9 @@ _WORKSPACE = 3.0
 _MODEST_BYTES = 2 * 1024**3
 # How torch runs compiled models is a setting of the whole process.
 _MEASURING = threading.RLock()
+# Models, and bytes by structure and frame size.
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int | None]]
+_MEASURED = weakref.WeakKeyDictionary()
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -58,41 +65,75 @@ class _LiveBytes(TorchDispatchMode):
             self.live -= size
 
 
-def bytes_per_frame(model: GaitModel, frame_shape: tuple[int, ...]) -> int | None:
+def bytes_per_frame(
+    model: nn.Module, frame_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]
+) -> int | None:
     """Measures what a model holds at once for every frame of a batch.
 
     A copy of the model runs without computing anything: on tensors, and with weights, that have
-    a shape and no memory. Hooks are called as in any other run.
+    a shape and no memory. Hooks are called as in any other run. Done once per model and frame
+    size; a model with other layers or another dtype is measured anew.
 
     Args:
-        model: Any model of this library; it is left alone, other threads may be using it.
-        frame_shape: Height and width of a frame; more channels stand before them.
+        model: Any model of this library, also compiled; it is left alone, other threads may be
+            using it.
+        frame_shape: Shape of a frame, as of a sequence without its axis T: height and width, more
+            channels before them. For models of several modalities a mapping from names to shapes.
 
     Returns:
         Bytes, with room for the convolution library; ``None`` if the model has an operation that
         cannot run this way.
     """
-    num_sequences, num_frames = 2, 24
-    *channels, height, width = frame_shape
-    shape = (num_sequences, *channels, num_frames, height, width)
-    silhouettes = torch.empty(shape, dtype=torch.uint8, device="meta")
-    lengths = torch.empty(num_sequences, dtype=torch.int64, device="meta")
-    counted = _LiveBytes()
+    inner = cast(GaitModel, unwrapped(model))
+    shapes = frame_shape
+    if not isinstance(shapes, Mapping):
+        shapes = {inner.modalities[0]: tuple(shapes)}
+    key = (_structure(inner), *((name, tuple(shape)) for name, shape in sorted(shapes.items())))
     # A graph that was compiled for real tensors would be compiled anew for these.
     with _MEASURING, torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        try:
-            shadow = _shadow(model)
-            with counted:
-                shadow(silhouettes, lengths)
-        # The last one is a part that cannot be copied. Real mistakes come again when computing.
-        except (NotImplementedError, RuntimeError, TypeError):
-            return None
-    return int(_WORKSPACE * counted.peak / (num_sequences * num_frames)) + 1
+        measured = _MEASURED.setdefault(inner, {})
+        if key not in measured:
+            measured[key] = _measure(inner, shapes)
+        return measured[key]
+
+
+def _structure(model: nn.Module) -> tuple[Any, ...]:
+    """What the memory depends on: kinds of layers, shapes and types of weights."""
+    tensors = (*model.parameters(), *model.buffers())
+    return (
+        *(type(module) for module in model.modules()),
+        *((tensor.shape, tensor.dtype) for tensor in tensors),
+    )
+
+
+def _measure(model: GaitModel, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    num_sequences, num_frames = 2, 24
+    batch, has_time = {}, True
+    for name, shape in shapes.items():
+        modality = find_modality(name)
+        dtype = torch.float32 if modality.bytes_mean == "none" else torch.uint8
+        axis = time_axis(modality, len(shape) + 1)
+        has_time = axis is not None
+        sizes = list(shape)
+        if axis is not None:
+            sizes.insert(axis, num_frames)
+        batch[name] = torch.empty(num_sequences, *sizes, dtype=dtype, device="meta")
+    inputs = batch if len(model.modalities) > 1 else next(iter(batch.values()))
+    lengths = torch.empty(num_sequences, dtype=torch.int64, device="meta") if has_time else None
+    counted = _LiveBytes()
+    try:
+        shadow = _shadow(model)
+        with counted:
+            shadow(inputs, lengths)
+    # The last one is a part that cannot be copied. Real mistakes come again when computing.
+    except (NotImplementedError, RuntimeError, TypeError):
+        return None
+    frames = num_sequences * (num_frames if has_time else 1)
+    return int(_WORKSPACE * counted.peak / frames) + 1
 
 
 def _shadow(model: nn.Module) -> nn.Module:
     """A copy of a model whose tensors have a shape and no memory."""
-    model = getattr(model, "_orig_mod", model)  # from torch.compile
     # What is in here already is not copied.
     copies: dict[int, Any] = {}
     for module in model.modules():

@@ -226,9 +226,7 @@ class GaitModel(nn.Module):
         """Trades time for memory in training: blocks are computed again in the backward pass."""
         self.grad_checkpointing = enable
 
-    def forward_features(
-        self, silhouettes: Tensor, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward_features(self, silhouettes: Any, lengths: Tensor | None = None) -> tuple[Any, Any]:
         """Computes the feature map before temporal pooling.
 
         Args:
@@ -236,11 +234,12 @@ class GaitModel(nn.Module):
             lengths: As for the model's call.
 
         Returns:
-            ``features`` ``[N, C, T', H', W']`` and its valid frames ``[N]`` (``None`` = all T').
+            ``features`` ``[N, C, T', H', W']`` and its valid frames ``[N]`` (``None`` = all T');
+            of a model that pools several maps, tuples of both.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward_features")
 
-    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+    def forward_head(self, features: Any, lengths: Any = None) -> GaitOutput:
         """Pools a feature map over time and body parts and embeds every part.
 
         Args:

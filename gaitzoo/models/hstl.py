@@ -18,7 +18,7 @@ Differences from upstream:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -76,6 +76,26 @@ class _Level(nn.Module):
             ASTP(widths[-1], part_channels, level.heights, level.project) if level.shorten else None
         )
         self.halve = nn.MaxPool3d(kernel_size=(1, 2, 2)) if level.halve else None
+
+    def pools(self) -> list[ASTP]:
+        """What pools the maps of this level, before and after it shortens the sequence."""
+        return [self.astp] if self.fta_astp is None else [self.astp, self.fta_astp]
+
+
+class _Place(NamedTuple):
+    """A map that is pooled to parts.
+
+    Args:
+        pool: What pools it.
+        features: ``[N, C_level, T', H', W']``; zeros past its ``lengths``.
+        lengths: ``[N]`` int64, valid frames of the map; ``None`` = all T'.
+        step: Input frames that became one.
+    """
+
+    pool: ASTP | GeMHPP
+    features: Tensor
+    lengths: Tensor | None
+    step: int
 
 
 class HSTL(GaitModel):
@@ -169,73 +189,106 @@ class HSTL(GaitModel):
             silhouettes: As for the model's call.
             lengths: As for the model's call.
         """
-        parts, maps = self._walk(silhouettes, lengths, keep_maps=True)
-        return [HSTLFeatures(*place, p) for place, p in zip(maps, parts, strict=True)]
+        return [
+            HSTLFeatures(place.features, place.lengths, self._pooled(place))
+            for place in self._walk(silhouettes, lengths)
+        ]
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Computes the parts of all levels, in the form of a map one frame long, one column wide.
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+        """Computes the maps that HSTL pools: all of them, since no single one holds what it needs.
 
-        HSTL pools every level, so no single map holds what its head needs; the maps themselves
-        come from :meth:`forward_intermediates`. Sequences of one or two frames are played until
-        they have three or four.
+        Sequences of one or two frames are repeated until they have three or four. Keeps all maps
+        in memory, which calling the model does not.
 
         Args:
             silhouettes: As for the model's call.
             lengths: As for the model's call.
 
         Returns:
-            ``features`` ``[N, C, 1, P, 1]``, row p being part p, and lengths of one
-            (``None`` if ``lengths`` is).
+            The maps, coarse to fine, ``[N, C_level, T', H', W']`` each, zeros past the end: one per
+            level, one more after a level that shortens the sequence, and the deepest once more for
+            the last pooling. Valid frames ``[N]`` of each (``None`` if ``lengths`` is).
         """
-        parts, _ = self._walk(silhouettes, lengths, keep_maps=False)
-        features = torch.cat(parts, dim=1).transpose(1, 2)[:, :, None, :, None]
-        return features, None if lengths is None else torch.ones_like(lengths)
+        places = list(self._walk(silhouettes, lengths))
+        features = tuple(place.features for place in places)
+        counts = tuple(place.lengths for place in places if place.lengths is not None)
+        return features, counts or None
 
-    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
-        """Embeds every part.
+    def forward_head(
+        self, features: Sequence[Tensor], lengths: Sequence[Tensor] | None = None
+    ) -> GaitOutput:
+        """Pools every map over time and its regions and embeds every part.
 
         Args:
-            features: ``[N, C, 1, P, 1]`` from :meth:`forward_features`.
-            lengths: Not needed: the parts are pooled over time already.
+            features: The maps of :meth:`forward_features`.
+            lengths: Valid frames of each, ``[N]``; ``None`` = all.
         """
-        if features.ndim != 5 or features.shape[1:] != (self.num_features, 1, self.num_parts, 1):
+        pools = [*(p for level in self._levels() for p in level.pools()), self.last_pool]
+        if isinstance(features, Tensor) or len(features) != len(pools):
+            got = shape_of(features) if isinstance(features, Tensor) else f"{len(features)} maps"
             raise ValueError(
-                f"expected the parts of all levels, [N, {self.num_features}, 1, "
-                f"{self.num_parts}, 1], got {shape_of(features)}; forward_features gives them"
+                f"expected the {len(pools)} maps of all levels, got {got}; forward_features gives "
+                "them"
             )
-        embeddings, logits = self.neck(self.part_fc(features[:, :, 0, :, 0].transpose(1, 2)))
-        return GaitOutput(embeddings=embeddings, logits=logits)
+        counts = [None] * len(pools) if lengths is None else lengths
+        places = (_Place(*place, 1) for place in zip(pools, features, counts, strict=True))
+        return self._embed([self._pooled(place) for place in places])
 
-    def _walk(
-        self, silhouettes: Tensor, lengths: Tensor | None, keep_maps: bool
-    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor | None]]]:
-        """Goes through the levels; gives the parts of each and, if wanted, their maps."""
+    def forward(self, silhouettes: Tensor, lengths: Tensor | None = None) -> GaitOutput:
+        """Embeds a batch of sequences; every map is pooled and forgotten before the next."""
+        return self._embed([self._pooled(place) for place in self._walk(silhouettes, lengths)])
+
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`."""
+        reach, step = 0, 1
+        for level in self.hierarchy:
+            reach += step * len(level.channels)
+            if level.shorten:
+                # The long window sees one frame more on each side than what becomes one.
+                reach += step
+                step *= 3
+        return -(-reach // step) * step, step
+
+    def temporal_maps(self, inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """See :meth:`GaitModel.temporal_maps`."""
+        for place in self._walk(inputs, None):
+            yield place.features, place.step
+
+    def _walk(self, silhouettes: Tensor, lengths: Tensor | None) -> Iterator[_Place]:
+        """Goes through the levels and stops at every map that is pooled."""
         x, lengths = self.prepare(silhouettes, lengths)
         self._check_size(x)
         x, lengths = repeat_short(x, lengths, self.min_frames)
-        parts, maps = [], []
-        for level in self.levels:
-            assert isinstance(level, _Level)
+        step = 1
+        for level in self._levels():
             for arme in level.arme:
                 x = self.run(arme, x, lengths)
-            parts.append(self.run(level.astp, x, lengths))
-            maps += [(x, lengths)] if keep_maps else []
+            yield _Place(level.astp, x, lengths, step)
             if level.fta is not None:
                 assert level.fta_astp is not None
                 x = self.run(level.fta, x, lengths)
                 lengths = None if lengths is None else level.fta.out_lengths(lengths)
-                parts.append(self.run(level.fta_astp, x, lengths))
-                maps += [(x, lengths)] if keep_maps else []
+                step *= 3
+                yield _Place(level.fta_astp, x, lengths, step)
             if level.halve is not None:
                 x = level.halve(x)
-        if isinstance(self.last_pool, ASTP):
-            parts.append(self.last_pool(x, lengths))
-        else:
-            parts.append(self.last_pool(self.temporal_pool(x, lengths)))
-        maps += [(x, lengths)] if keep_maps else []
-        return parts, maps
+        yield _Place(self.last_pool, x, lengths, step)
+
+    def _levels(self) -> list[_Level]:
+        return list(self.levels.children())  # pyright: ignore[reportReturnType]
+
+    def _pooled(self, place: _Place) -> Tensor:
+        """The parts of a map, ``[N, P_level, C]``."""
+        x, lengths = place.features, place.lengths
+        if isinstance(place.pool, ASTP):
+            return self.run(place.pool, x, lengths)
+        return place.pool(self.temporal_pool(x, lengths))
+
+    def _embed(self, parts: list[Tensor]) -> GaitOutput:
+        embeddings, logits = self.neck(self.part_fc(torch.cat(parts, dim=1)))
+        return GaitOutput(embeddings=embeddings, logits=logits)
 
     def _check_size(self, x: Tensor) -> None:
         rows, columns = x.shape[3:]

@@ -176,6 +176,10 @@ class TimmFrames(MaxPooled):
             x = _with_margins(x, self.grid_size)
         return self.run(self.frames, x), lengths
 
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
+        return 0, 1
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory in training, by timm's own means where the network has them.
 

@@ -81,10 +81,15 @@ def test_forward_is_features_then_head(name):
     model = make(name)
     batch, lengths = padded(clips_for(model, 6, 4), float("nan"))
     features, feature_lengths = model.forward_features(batch, lengths)
-    assert features.ndim == 5
-    assert features.shape[0] == 2
-    assert feature_lengths.shape == (2,)
-    assert feature_lengths.max() <= features.shape[2]
+    several = isinstance(features, tuple)
+    places = (
+        zip(features, feature_lengths, strict=True) if several else [(features, feature_lengths)]
+    )
+    for one, counts in places:
+        assert one.ndim == 5
+        assert one.shape[0] == 2
+        assert counts.shape == (2,)
+        assert counts.max() <= one.shape[2]
     output = model.forward_head(features, feature_lengths)
     assert torch.equal(output.embeddings, model(batch, lengths).embeddings)
 

@@ -208,15 +208,16 @@ def test_parts_of_a_level_stand_where_they_belong():
     model = gaitzoo.create_model("hstl_tiny").eval()
     clips, lengths = torch.rand(2, 7, 16, 12), torch.tensor([7, 4])
     places = model.forward_intermediates(clips, lengths)
-    features, ones = model.forward_features(clips, lengths)
-    assert features.shape == (2, 4, 1, model.num_parts, 1)
-    assert ones.tolist() == [1, 1]
-    first = 0
-    for place in places:
-        count = place.parts.shape[1]
-        assert torch.equal(features[:, :, 0, first : first + count, 0].mT, place.parts)
-        first += count
-    assert first == model.num_parts
+    features, counts = model.forward_features(clips, lengths)
+    for place, of_place, count in zip(places, features, counts, strict=True):
+        assert torch.equal(of_place, place.features)
+        assert torch.equal(count, place.lengths)
+    assert sum(place.parts.shape[1] for place in places) == model.num_parts
+    # Each map reaches its own parts only.
+    one = model.forward_head(features, counts).embeddings
+    other = model.forward_head((features[0] * 0.5, *features[1:]), counts).embeddings
+    changed = (one != other).flatten(0, 1).any(-1).view(2, -1).any(0)
+    assert changed.tolist() == [i < places[0].parts.shape[1] for i in range(model.num_parts)]
     assert [place.lengths.tolist() for place in places] == [[7, 4]] * 2 + [[2, 1]] * 3
     for place in places:
         for n, length in enumerate(place.lengths.tolist()):

@@ -216,8 +216,8 @@ class ResidualBackbone(nn.Module):
 
     Args:
         mode: Blocks of layers 2 to 4: ``"2d"``, ``"3d"`` or ``"p3d"``.
-        layers: Blocks of each of the four layers.
-        channels: Widths of the four layers.
+        layers: Blocks of each of the four layers; fewer numbers leave the last ones out.
+        channels: Widths of the layers.
         in_channels: Channels of the input.
 
     Shapes:
@@ -227,7 +227,7 @@ class ResidualBackbone(nn.Module):
 
     Raises:
         TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
-        ValueError: If ``mode`` is unknown, ``layers`` or ``channels`` are no four positive
+        ValueError: If ``mode`` is unknown, ``layers`` or ``channels`` are no positive
             numbers, or axes, channels or lengths do not fit.
 
     Example:
@@ -248,8 +248,16 @@ class ResidualBackbone(nn.Module):
             raise ValueError(f'expected mode "2d", "3d" or "p3d", got {mode!r}')
         for name, numbers in (("layers", layers), ("channels", channels)):
             given = isinstance(numbers, tuple | list)
-            if not given or len(numbers) != 4 or any(type(n) is not int or n < 1 for n in numbers):
-                raise ValueError(f"expected {name} as four positive whole numbers, got {numbers!r}")
+            if (
+                not given
+                or len(numbers) != len(layers)
+                or not 1 <= len(numbers) <= 4
+                or any(type(n) is not int or n < 1 for n in numbers)
+            ):
+                raise ValueError(
+                    f"expected {name} as up to four positive whole numbers, as many of layers as "
+                    f"of channels, got {numbers!r}"
+                )
         if type(in_channels) is not int or in_channels < 1:
             raise ValueError(f"expected in_channels >= 1, got {in_channels!r}")
         self.mode, self.in_channels = mode, in_channels
@@ -260,7 +268,7 @@ class ResidualBackbone(nn.Module):
         )
         self.layers = nn.ModuleList()
         before = channels[0]
-        for i, (depth, width, stride) in enumerate(zip(layers, channels, _STRIDES, strict=True)):
+        for i, (depth, width, stride) in enumerate(zip(layers, channels, _STRIDES, strict=False)):
             block = ResidualBlock2d if i == 0 else _BLOCKS[mode]
             first = block(before, width, stride)
             self.layers.append(

@@ -20,7 +20,12 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
 
-__all__ = ["PartCrossEntropyLoss", "PartTripletLoss", "gather_across_processes"]
+__all__ = [
+    "HardnessExclusionTripletLoss",
+    "PartCrossEntropyLoss",
+    "PartTripletLoss",
+    "gather_across_processes",
+]
 
 
 class PartTripletLoss(nn.Module):
@@ -93,12 +98,62 @@ class PartTripletLoss(nn.Module):
         anchor, positive = same.nonzero(as_tuple=True)
         to_positive = distances[:, anchor, positive, None]
         costs = F.relu(to_positive - distances[:, anchor] + self.margin)
-        costs = costs.masked_fill(same[anchor], 0).flatten(1)
+        left_out = same[anchor] | self._excluded(to_positive)
+        costs = costs.masked_fill(left_out, 0).flatten(1)
         return (costs.sum(1) / (costs > 0).sum(1).clamp(min=1)).mean()
+
+    def _excluded(self, to_positive: Tensor) -> Tensor:
+        """Which pairs of one identity ``[P, pairs, 1]`` are left out: none."""
+        return torch.zeros_like(to_positive, dtype=torch.bool)
 
     def extra_repr(self) -> str:
         """Shows the options when printed."""
         return f"margin={self.margin}, mining={self.mining!r}"
+
+
+class HardnessExclusionTripletLoss(PartTripletLoss):
+    """Triplet loss over all triples but those with a very distant positive.
+
+    Per part, ``m`` is the mean and ``M`` the largest of all distances within identities (each
+    sequence to itself counts); triples with a positive of ``m + ratio * (M - m)`` or more are left
+    out: bad silhouettes would lead the training. The limit takes no gradient.
+
+    Source: TrackletGait (https://arxiv.org/abs/2508.02143), hardness exclusion. Identities may
+    have different numbers of sequences, which upstream's form does not allow.
+
+    Args:
+        margin: As for :class:`PartTripletLoss`.
+        ratio: Where between mean (0) and largest (1) the limit lies; above 1 nothing is left out.
+
+    Shapes:
+        embeddings: ``[N, P, C]``, finite.
+        labels: ``[N]`` integer identities, at least two different ones.
+        returns: ``[]``, float64 for float64 embeddings, else float32.
+
+    Raises:
+        TypeError: As for :class:`PartTripletLoss`.
+        ValueError: As for :class:`PartTripletLoss`, or if ``ratio`` is below 0.
+
+    Example:
+        >>> embeddings = torch.tensor([0.0, 0.1, 0.2, 0.3]).reshape(4, 1, 1)
+        >>> HardnessExclusionTripletLoss()(embeddings, torch.tensor([0, 0, 1, 1]))
+        tensor(0.1000)
+    """
+
+    def __init__(self, margin: float = 0.2, ratio: float = 2 / 3) -> None:
+        super().__init__(margin)
+        if not 0 <= ratio < float("inf"):
+            raise ValueError(f"expected a ratio of 0 or more, got {ratio}")
+        self.ratio = ratio
+
+    def _excluded(self, to_positive: Tensor) -> Tensor:
+        distances = to_positive.detach()
+        mean, largest = distances.mean(1, keepdim=True), distances.amax(1, keepdim=True)
+        return distances >= mean + self.ratio * (largest - mean)
+
+    def extra_repr(self) -> str:
+        """Shows the options when printed."""
+        return f"margin={self.margin}, ratio={self.ratio:g}"
 
 
 class PartCrossEntropyLoss(nn.Module):

@@ -85,9 +85,7 @@ class World:
         self.cfg = replace(self.cfg, **changes)
         registry._ARCHITECTURES.pop("wired", None)
 
-        register_model(
-            "wired", wired, {"test": self.cfg, "none": PretrainedCfg()}, convert=convert
-        )
+        register_model("wired", wired, {"test": self.cfg, "none": PretrainedCfg()}, convert=convert)
 
     def publish(self, content, **changes):
         """Replaces the file on the Hub, and what the cfg says of it."""

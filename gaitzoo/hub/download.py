@@ -22,15 +22,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from gaitzoo.hub.checkpoint import (
+from gaitzoo.hub.checkpoint import to_our_layout
+from gaitzoo.hub.reading import (
     WrongFileError,
     check_file,
-    has_structure_of,
     read_safetensors,
     read_state_dict,
-    to_our_layout,
     write_safetensors,
 )
+from gaitzoo.hub.structure import has_structure_of
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.registry import StateDict, find_architecture
 

@@ -7,18 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gaitzoo.hub.checkpoint import (
-    check_file,
-    check_fits,
-    load_into,
-    num_classes_in,
-    read_state_dict,
-    refuse_meta,
-    structure_alone,
-    to_our_layout,
-    wants_structure_alone,
-)
+from gaitzoo.hub.checkpoint import check_fits, load_into, to_our_layout
+from gaitzoo.hub.reading import check_file, num_classes_in, read_state_dict
 from gaitzoo.hub.shipped import SHIPPED
+from gaitzoo.hub.structure import refuse_meta, structure_alone, wants_structure_alone
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.registry import StateDict, find_architecture, model_info

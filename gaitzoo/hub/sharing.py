@@ -12,95 +12,28 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from typing_extensions import Self
 
-from gaitzoo.hub.checkpoint import (
-    check_fits,
-    load_into,
+from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, sections_of
+from gaitzoo.hub.checkpoint import check_fits, load_into
+from gaitzoo.hub.download import download
+from gaitzoo.hub.reading import (
     num_classes_in,
+    printable,
     read_state_dict,
-    refuse_meta,
-    structure_alone,
-    wants_structure_alone,
     write_safetensors,
 )
-from gaitzoo.hub.download import download
-from gaitzoo.hub.shipped import card_sections
+from gaitzoo.hub.structure import refuse_meta, structure_alone, wants_structure_alone
 from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import find_architecture, is_model
+from gaitzoo.models.registry import Architecture, find_architecture, is_model
 
 __all__ = ["HubAdapter", "load_saved"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-CARD_SECTIONS = {
-    "license": "not stated by whoever saved this model",
-    "training_data": "Not stated by whoever saved this model.",
-    "intended_use": (
-        "Research on gait recognition: comparing walking people by their silhouettes. Identifying "
-        "people without their knowledge is illegal in many places and not an intended use."
-    ),
-    "limits": (
-        "Not evaluated beyond the results above. Expect it to fail on views, clothing, bags, "
-        "frame rates and segmentation unlike its training data. Distances are no probabilities: "
-        "a threshold must be chosen on data like yours."
-    ),
-    "results": "None measured.",
-}
-
-_CARD = """---
-{{ card_data }}
----
-
-# {{ name }}
-
-A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) library: sequences of
-silhouettes in, embeddings to compare walking people by out.
-
-| | |
-|---|---|
-| Architecture | `{{ architecture }}` |
-| Tag | {{ tag }} |
-| Model arguments | `{{ model_args }}` |
-| Classes | {{ num_classes }} |
-| Parameters | {{ parameters }} |
-| Input | {{ input_size }}, values in {{ value_range }} |
-| Embedding | {{ embedding }}; {{ num_parts }} parts of {{ num_features }} channels |
-| Distance | {{ distance }}, mean over parts |
-| Paper | {{ paper }} |
-| Licence of the weights | {{ license }} |
-| gaitzoo version | {{ version }} |
-
-## Use
-
-```python
-import gaitzoo
-
-model = gaitzoo.create_model("{{ source }}").eval()
-silhouettes = gaitzoo.load_silhouettes("folder_of_frames")
-embeddings = gaitzoo.embed(model, [silhouettes])
-```
-
-## Training data
-
-{{ training_data }}
-
-## Results
-
-{{ results }}
-
-## Intended use
-
-{{ intended_use }}
-
-## Limits
-
-{{ limits }}
-"""
-
 
 class HubAdapter(
-    ModelHubMixin, library_name="gaitzoo", tags=["gait-recognition"], model_card_template=_CARD
+    ModelHubMixin, library_name="gaitzoo", tags=["gait-recognition"], model_card_template=CARD
 ):
     """A model behind huggingface_hub's mixin.
 
@@ -210,15 +143,15 @@ class HubAdapter(
         """The card: what the model is, what it was trained on, and what it is not for."""
         cfg = self.model.pretrained_cfg
         config = model_config(self.model)
-        sections = CARD_SECTIONS | _sections_of(cfg, self.model.weights_of) | self.card_sections
+        sections = CARD_SECTIONS | sections_of(cfg, self.model.weights_of) | self.card_sections
         card_data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         card_data.pipeline_tag = "image-feature-extraction"
         if sections["license"] != CARD_SECTIONS["license"]:
-            known = sections["license"].lower() in _SPDX
+            known = sections["license"].lower() in SPDX
             card_data.license = sections["license"].lower() if known else "other"
         return ModelCard.from_template(
             card_data=card_data,
-            template_str=_CARD,
+            template_str=CARD,
             name=cfg.name or config["architecture"],
             architecture=config["architecture"],
             tag=f"`{cfg.tag}`" if cfg.tag else "none",
@@ -250,41 +183,6 @@ def _refuse_other_class(model: GaitModel) -> None:
             f"architecture {name!r} builds {built}; call gaitzoo.register_model"
             f'("{kind.__name__.lower()}", {kind.__name__}) first, here and where it is loaded'
         )
-
-
-_SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
-
-
-def _sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:
-    """What the card says by itself: only of weights that exist, for others nothing is known."""
-    if not cfg.has_weights:
-        return {}
-    known = {}
-    if cfg.license != "unknown":
-        known["license"] = (
-            f"that of the published weights of `{cfg.name}`, if this model started from them: "
-            f"{cfg.license}"
-        )
-        if cfg.license.lower() in _SPDX and weights_of == cfg.name:
-            known["license"] = cfg.license
-    if cfg.training_data != "none":
-        known["training_data"] = f"The published weights of `{cfg.name}`: {cfg.training_data}"
-    if cfg.metrics:
-        rows = "\n".join(f"- {name}: {value}" for name, value in cfg.metrics.items())
-        who = "measured with this library" if cfg.reproduced else "published by their authors"
-        known["results"] = (
-            f"Of the weights of `{cfg.name}`, {who}; not measured again on this copy:\n\n{rows}"
-        )
-    own_card = card_sections(cfg)
-    for title in ("training_data", "results", "limits"):
-        if title in own_card:
-            known[title] = (
-                f"Of the weights of `{cfg.name}` that come with gaitzoo, if this model started "
-                f"from them:\n\n{own_card[title]}"
-            )
-    if "recipe" in own_card:
-        known["training_data"] += f"\n\n{own_card['recipe']}"
-    return known
 
 
 def model_config(model: GaitModel) -> dict[str, Any]:
@@ -324,7 +222,7 @@ def load_saved(
         return _build(config, num_classes, location).eval()
     refuse_meta(f"the weights in {location}")
     weights = _fetch(location, WEIGHTS, **fetch_args)
-    key = find_architecture(config["architecture"]).classifier_key
+    key = _entry(config, location).classifier_key
     state_dict = read_state_dict(weights, num_classes, key)
     classes_in_file = num_classes_in(state_dict, key)
     num_classes = classes_in_file if num_classes is None else num_classes
@@ -366,15 +264,27 @@ _BAD_ARGUMENTS = (
 )
 
 
+def _entry(config: dict[str, Any], where: str | Path) -> Architecture:
+    try:
+        return find_architecture(config["architecture"])
+    except ValueError as error:
+        raise ValueError(
+            f"{CONFIG} of {where} does not describe a model that this version of gaitzoo can "
+            f"build: {printable(str(error))}; a model of your own needs its register_model call "
+            "first"
+        ) from error
+
+
 def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -> GaitModel:
     known_fields = PretrainedCfg.__dataclass_fields__
     cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
+    entry = _entry(config, where)
     try:
         cfg = PretrainedCfg(**cfg_fields)
         model_args = _without_other_weights(config["model_args"])
         if num_classes is not None:
             model_args["num_classes"] = num_classes
-        model = find_architecture(config["architecture"]).build(**model_args)
+        model = entry.build(**model_args)
         # What the structure says itself cannot be said otherwise.
         own = model.pretrained_cfg
         if cfg.embedding != own.embedding:
@@ -387,8 +297,8 @@ def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -
             model.modalities = cfg.modalities
     except _BAD_ARGUMENTS as error:
         raise ValueError(
-            f"{CONFIG} of {where} does not describe a {config['architecture']} that this version "
-            f"of gaitzoo can build: {error}"
+            f"{CONFIG} of {where} does not describe a {entry.name} that this version of gaitzoo "
+            f"can build: {printable(str(error))}"
         ) from error
     return model
 

@@ -12,8 +12,7 @@ import safetensors.torch
 import torch
 
 import gaitzoo
-from gaitzoo.hub import checkpoint
-from gaitzoo.hub.checkpoint import check_file, read_state_dict, write_safetensors
+from gaitzoo.hub.reading import check_file, read_state_dict, write_safetensors
 from gaitzoo.models import registry as entries
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.registry import register_model
@@ -344,7 +343,7 @@ class TestWriting:
         def fail(*_, **__):
             raise OSError("no room")
 
-        monkeypatch.setattr(checkpoint.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="no room"):
             write_safetensors(path, {"a": torch.zeros(2)})
         assert [found.name for found in tmp_path.iterdir()] == ["weights.safetensors"]

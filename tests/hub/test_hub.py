@@ -19,7 +19,7 @@ from hub_world import FILE, REPO, Hostile, authors_file, flip, open_world
 from parity import golden_doc
 
 import gaitzoo
-from gaitzoo.hub import checkpoint, factory
+from gaitzoo.hub import factory, reading
 from gaitzoo.models import registry
 from gaitzoo.models.dygait import DyGait
 
@@ -96,8 +96,8 @@ def test_class_counts(world, monkeypatch, classes, cold):
             read.append(key)
             return self.inner.get_tensor(key)
 
-    safe_open = checkpoint.safe_open
-    monkeypatch.setattr(checkpoint, "safe_open", Spy)
+    safe_open = reading.safe_open
+    monkeypatch.setattr(reading, "safe_open", Spy)
     model = world.load(num_classes=classes)
     world.check(model, 5 if classes is None else classes)
     if not cold:
@@ -475,7 +475,7 @@ class TestShipped:
             for key, value in world.model.state_dict().items()
         }
         path = world.home / "shipped" / "small.safetensors"
-        checkpoint.write_safetensors(path, half)
+        reading.write_safetensors(path, half)
         world.register(
             hub_id=None,
             filename=path.name,

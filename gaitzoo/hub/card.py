@@ -1,0 +1,113 @@
+"""The model card: its template, and what it says when nobody filled it in."""
+
+from __future__ import annotations
+
+from gaitzoo.hub.shipped import card_sections
+from gaitzoo.models.cfg import PretrainedCfg
+
+__all__ = ["CARD", "CARD_SECTIONS", "SPDX", "sections_of"]
+
+# Licences by the names that the Hub knows.
+SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
+
+CARD_SECTIONS = {
+    "license": "not stated by whoever saved this model",
+    "training_data": "Not stated by whoever saved this model.",
+    "intended_use": (
+        "Research on gait recognition: comparing walking people by their silhouettes. Identifying "
+        "people without their knowledge is illegal in many places and not an intended use."
+    ),
+    "limits": (
+        "Not evaluated beyond the results above. Expect it to fail on views, clothing, bags, "
+        "frame rates and segmentation unlike its training data. Distances are no probabilities: "
+        "a threshold must be chosen on data like yours."
+    ),
+    "results": "None measured.",
+}
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) library: sequences of
+silhouettes in, embeddings to compare walking people by out.
+
+| | |
+|---|---|
+| Architecture | `{{ architecture }}` |
+| Tag | {{ tag }} |
+| Model arguments | `{{ model_args }}` |
+| Classes | {{ num_classes }} |
+| Parameters | {{ parameters }} |
+| Input | {{ input_size }}, values in {{ value_range }} |
+| Embedding | {{ embedding }}; {{ num_parts }} parts of {{ num_features }} channels |
+| Distance | {{ distance }}, mean over parts |
+| Paper | {{ paper }} |
+| Licence of the weights | {{ license }} |
+| gaitzoo version | {{ version }} |
+
+## Use
+
+```python
+import gaitzoo
+
+model = gaitzoo.create_model("{{ source }}").eval()
+silhouettes = gaitzoo.load_silhouettes("folder_of_frames")
+embeddings = gaitzoo.embed(model, [silhouettes])
+```
+
+## Training data
+
+{{ training_data }}
+
+## Results
+
+{{ results }}
+
+## Intended use
+
+{{ intended_use }}
+
+## Limits
+
+{{ limits }}
+"""
+
+
+def sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:
+    """Sections that the card has by itself: of weights that exist; of others nothing is known.
+
+    Args:
+        cfg: Of the model.
+        weights_of: Name of the tag that the model's weights are, ``None`` = others.
+    """
+    if not cfg.has_weights:
+        return {}
+    known = {}
+    if cfg.license != "unknown":
+        known["license"] = (
+            f"that of the published weights of `{cfg.name}`, if this model started from them: "
+            f"{cfg.license}"
+        )
+        if cfg.license.lower() in SPDX and weights_of == cfg.name:
+            known["license"] = cfg.license
+    if cfg.training_data != "none":
+        known["training_data"] = f"The published weights of `{cfg.name}`: {cfg.training_data}"
+    if cfg.metrics:
+        rows = "\n".join(f"- {name}: {value}" for name, value in cfg.metrics.items())
+        who = "measured with this library" if cfg.reproduced else "published by their authors"
+        known["results"] = (
+            f"Of the weights of `{cfg.name}`, {who}; not measured again on this copy:\n\n{rows}"
+        )
+    own_card = card_sections(cfg)
+    for title in ("training_data", "results", "limits"):
+        if title in own_card:
+            known[title] = (
+                f"Of the weights of `{cfg.name}` that come with gaitzoo, if this model started "
+                f"from them:\n\n{own_card[title]}"
+            )
+    if "recipe" in own_card:
+        known["training_data"] += f"\n\n{own_card['recipe']}"
+    return known

@@ -1,20 +1,28 @@
-"""The trial behind ``gaitzoo demo``: synthetic people, found again in other clothes and views."""
+"""``gaitzoo demo``: synthetic people, found again in other clothes and views."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from gaitzoo.cli.files import check_output, load_model
+from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
+from gaitzoo.cli.sheet import MATCHES_SHOWN, draw, panel_of
 from gaitzoo.data.silhouettes import create_transform
+from gaitzoo.evaluation.pictures import Panel
 from gaitzoo.inference.identify import Identification, identify
 from gaitzoo.metrics import part_distances, rank_k, same_view_mask
 from gaitzoo.models.base import GaitModel
 from gaitzoo.synthetic import SyntheticWalkers, WalkerSample
 
-__all__ = ["CONDITIONS", "Trial", "try_on_walkers"]
+__all__ = ["CONDITIONS", "Trial", "add_demo", "try_on_walkers"]
 
 CONDITIONS = ("normal", "bag", "coat")
 VIEWS = (54, 90)
@@ -22,6 +30,67 @@ FRAMES = 24  # about one gait cycle
 # The weights that come with the library were trained on the first people of a seed.
 _FIRST_IDENTITY = 500_000
 _ELEVATION = (0.0, 30.0)  # degrees that the cameras look down
+_PICTURE = "gaitzoo-demo.png"
+_PROBES_SHOWN = 12
+_EXAMPLES = """\
+  gaitzoo demo
+  gaitzoo demo --identities 20 --seed 7 --out results/"""
+
+
+def add_demo(commands: Any) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands, "demo", _run, "try it all on synthetic walkers, without files", _EXAMPLES
+    )
+    command.add_argument(
+        "--out", default=".", metavar="DIR", help=f"folder for {_PICTURE} (default: here)"
+    )
+    command.add_argument(
+        "--identities", type=positive, default=6, metavar="N", help="people (default: 6)"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another seed: other people (default: 0)"
+    )
+    add_model_options(command)
+
+
+def _run(options: argparse.Namespace) -> None:
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = check_output(folder / _PICTURE, [], options.checkpoint)
+    model, weights = load_model(options)
+    count = options.identities
+    trial = try_on_walkers(model, count, seed=options.seed, **embed_options(options))
+    views = " and ".join(map(str, VIEWS))
+    print(
+        f"{count} synthetic people: {len(trial.gallery)} gallery clips, {len(trial.probes)} "
+        f"probes, {FRAMES} frames each, filmed from {views} degrees.\n"
+        "A probe is compared with the clips of the other view only.\n"
+    )
+    headers = ("Rank-1", f"{options.model} ({weights})", "gait energy image", "chance")
+    rows = [
+        (condition, f"{by_model:.1%}", f"{by_image:.1%}", f"{1 / count:.1%}")
+        for condition, (by_model, by_image) in trial.scores.items()
+    ]
+    print(tabulate(rows, headers, colalign=("left", "right", "right", "right")))
+    title = f"synthetic probes and the nearest of the gallery: {options.model}, {weights}"
+    draw(_demo_rows(trial), title, picture)
+    print(f"\npicture: {picture}")
+
+
+def _demo_rows(trial: Trial) -> list[list[Panel]]:
+    """Panels of the first people in all conditions."""
+    pairs = list(zip(trial.probes, trial.identification.matches, strict=True))
+    rows = []
+    for probe, matches in pairs[:_PROBES_SHOWN]:
+        name = f"person {probe.label}, {probe.condition}, {probe.view:.0f} degrees"
+        row = [panel_of(probe.silhouettes, name)]
+        for match in matches[:MATCHES_SHOWN]:
+            clip = trial.gallery[match.index]
+            name = f"person {clip.label}, {clip.condition}, {clip.view:.0f} degrees"
+            row.append(panel_of(clip.silhouettes, name, match, probe.label))
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from gaitzoo.hub.factory import create_model
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import model_info
 
-__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences", "write"]
+__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences"]
 
 _SEED = 0  # of untrained weights, so that their numbers repeat
 
@@ -161,19 +160,3 @@ def check_output(
     if not inputs.isdisjoint((path.resolve(), path.resolve().parent)):
         raise ValueError(f"{path} is, or lies among, what is read; choose another file to write")
     return path
-
-
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes a whole file or leaves what was there."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        save(unfinished)
-        # Temporary files are private; the finished one gets the rights of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        unfinished.chmod(0o666 & ~mask)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

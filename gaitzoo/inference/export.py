@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.data.atomic import whole_files
+from gaitzoo.data.modalities import find_modality
 from gaitzoo.inference.fuse import fuse_for_inference
+from gaitzoo.inference.inputs import (
+    by_name,
+    each_tensor,
+    example_sequence,
+    has_time,
+    time_axis,
+)
 from gaitzoo.layers.modes import evaluating
 from gaitzoo.models.base import GaitModel
 
-__all__ = ["check_packages", "export_onnx", "fewest_frames", "whole_files"]
+__all__ = ["check_packages", "export_onnx", "fewest_frames", "whole_model"]
 
 _NEEDED = ("onnx", "onnxscript")
 
@@ -31,24 +38,25 @@ class _Outputs(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, silhouettes: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        output = self.model(silhouettes, lengths)
+    def forward(self, inputs: Any, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        output = self.model(inputs, lengths)
         return (output.embeddings,) if output.logits is None else (output.embeddings, output.logits)
 
 
 def export_onnx(model: GaitModel, path: str | Path, *, fuse: bool = True) -> Path:
     """Writes a model into one ONNX file.
 
-    The graph takes any number of sequences and frames. Inputs: ``silhouettes`` ``[N, T, H, W]``
-    float32 in [0, 1] (``[N, C, T, H, W]`` for models of several channels) and ``lengths`` ``[N]``
-    int64, valid frames of each sequence; give T for all where nothing is padded. Outputs:
+    The graph takes any number of sequences and frames. Inputs: one per modality, under its name
+    and with its axes, float32: ``silhouettes`` ``[N, T, H, W]`` in [0, 1] (``[N, C, T, H, W]`` for
+    models of several channels); and ``lengths`` ``[N]`` int64, valid frames of each sequence; give
+    T for all where nothing is padded (models of ``images`` have no lengths). Outputs:
     ``embeddings`` ``[N, P, C]`` and, if the model has a classifier, ``logits`` ``[N, P, K]``.
     Values are not checked inside the graph. ``T`` must be at least 6, or twice the model's
     ``min_frames`` if that is more; pad shorter batches.
 
-    Name, frame size, value range and the least ``T`` (``fewest_frames``) of the model are stored in
-    the file's metadata. Weights of more than 1.5 GiB go into a second file beside it, which has
-    ``.data`` behind the name. A failed export leaves what was there.
+    Name, modalities, frame size, value range and the least ``T`` (``fewest_frames``) of the model
+    are stored in the file's metadata. Weights of more than 1.5 GiB go into a second file beside
+    it, which has ``.data`` behind the name. A failed export leaves what was there.
 
     Args:
         model: A model of this library in float32; it is not changed.
@@ -88,7 +96,7 @@ def export_onnx(model: GaitModel, path: str | Path, *, fuse: bool = True) -> Pat
         model = fuse_for_inference(model)
     with evaluating(model):
         program = _program(model)
-    with whole_files(path) as unfinished:
+    with whole_model(path) as unfinished:
         program.save(str(unfinished), external_data=False)
     return path
 
@@ -117,11 +125,9 @@ def check_packages() -> None:
 
 
 @contextmanager
-def whole_files(path: Path) -> Iterator[Path]:
-    """Lets a file, and what is written beside it, appear when all of it is there or not at all.
+def whole_model(path: Path) -> Iterator[Path]:
+    """Lets an ONNX file, and weights beside it, appear when all of it is there or not at all.
 
-    Files are renamed one by one, those beside it first. A process that is killed in between can
-    leave new weights beside the old file, which then do not belong together: write both again.
     Old weights (``.data``) beside a file that is replaced by one without any are removed last.
 
     Args:
@@ -130,17 +136,12 @@ def whole_files(path: Path) -> Iterator[Path]:
     Yields:
         A path of the same name, in a folder that goes away.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
+    replaced, weights = path.exists(), f"{path.name}.data"
+    with whole_files(path) as unfinished:
         yield unfinished
-        replaced = path.exists()
-        weights = f"{path.name}.data"
-        # The file itself comes last: it names those beside it.
-        files = sorted(Path(folder).iterdir(), key=lambda made: made == unfinished)
-        for made in files:
-            os.replace(made, path.parent / made.name)
-        if replaced and weights not in [made.name for made in files]:
-            path.with_name(weights).unlink(missing_ok=True)
+        has_weights = unfinished.with_name(weights).exists()
+    if replaced and not has_weights:
+        path.with_name(weights).unlink(missing_ok=True)
 
 
 def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:
@@ -152,26 +153,40 @@ def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) 
     return onnx_ops.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
-    cfg = model.pretrained_cfg
-    device = next(model.parameters()).device
-    channels = () if model.in_channels == 1 else (model.in_channels,)
+def _arguments(model: GaitModel) -> tuple[tuple[Any, ...], list[str], tuple[Any, ...]]:
+    """Example arguments of a model, the names of their tensors, and which of their axes vary."""
     fewest = fewest_frames(model)
     num_frames = fewest + 3
-    silhouettes = torch.zeros(2, *channels, num_frames, *cfg.input_size, device=device)
-    lengths = torch.tensor([num_frames, num_frames - 2], device=device)
+    device = next(model.parameters()).device
+    example = example_sequence(model, num_frames)
+    inputs = each_tensor(example, lambda x: x.expand(2, *x.shape).contiguous().to(device))
     sequences = torch.export.Dim("N", min=1, max=4096)
     frames = torch.export.Dim("T", min=fewest, max=65536)
+    axes = {}
+    for name, tensor in by_name(model.modalities, example).items():
+        time = time_axis(find_modality(name), tensor.ndim)
+        axes[name] = {0: sequences} if time is None else {0: sequences, time + 1: frames}
+    shapes = axes if len(axes) > 1 else axes[model.modalities[0]]
+    if not has_time(model.modalities):
+        return (inputs,), list(axes), (shapes,)
+    lengths = torch.tensor([num_frames, num_frames - 2], device=device)
+    return (inputs, lengths), [*axes, "lengths"], (shapes, {0: sequences})
+
+
+def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
+    cfg = model.pretrained_cfg
+    arguments, names, shapes = _arguments(model)
+    has_logits = model.num_classes > 0
     with warnings.catch_warnings():
         # The exporter uses what later versions of torch and Python have deprecated.
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
                 _Outputs(model),
-                (silhouettes, lengths),
-                input_names=["silhouettes", "lengths"],
-                output_names=["embeddings"] + (["logits"] if model.num_classes else []),
-                dynamic_shapes=({0: sequences, len(channels) + 1: frames}, {0: sequences}),
+                arguments,
+                input_names=names,
+                output_names=["embeddings", "logits"] if has_logits else ["embeddings"],
+                dynamic_shapes=shapes,
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
                 dynamo=True,
                 verbose=False,
@@ -187,9 +202,10 @@ def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
     program.model.metadata_props.update(
         {
             "model": cfg.name,
+            "modalities": json.dumps(model.modalities),
             "input_size": json.dumps(cfg.input_size),
             "value_range": json.dumps(cfg.value_range),
-            "fewest_frames": json.dumps(fewest),
+            "fewest_frames": json.dumps(fewest_frames(model)),
         }
     )
     return program

@@ -16,11 +16,13 @@ from gaitzoo.models.base import GaitModel
 __all__ = [
     "align_with",
     "batch_of",
+    "by_name",
     "count_frames",
     "cut",
     "each_tensor",
     "example_sequence",
     "frame_shapes",
+    "has_time",
     "time_axis",
 ]
 
@@ -29,8 +31,17 @@ _JOINTS = 17
 _POINTS = 64
 
 
-def named(modalities: Sequence[str], sequence: Any) -> Mapping[str, Any]:
-    """A sequence as a mapping from names to tensors, also of one modality."""
+def by_name(modalities: Sequence[str], sequence: Any) -> Mapping[str, Any]:
+    """A sequence as a mapping from names to tensors, also of one modality.
+
+    Args:
+        modalities: Names, as in ``model.modalities``.
+        sequence: A tensor or array, or a mapping from names to them.
+
+    Example:
+        >>> by_name(("poses",), 3)
+        {'poses': 3}
+    """
     return sequence if isinstance(sequence, Mapping) else {modalities[0]: sequence}
 
 
@@ -61,7 +72,7 @@ def align_with(model: GaitModel) -> Callable[[Any], Any]:
             got = f"a mapping with {', '.join(map(str, sequence))}" if given else "no mapping"
             raise ValueError(f"expected {_wanted(axes)}, got {got}")
         aligned = {
-            name: align_one(name, x) for name, x in named(model.modalities, sequence).items()
+            name: align_one(name, x) for name, x in by_name(model.modalities, sequence).items()
         }
         counts = {name: count_frames((name,), x) for name, x in aligned.items()}
         if len(set(counts.values())) > 1:
@@ -118,6 +129,19 @@ def time_axis(modality: Modality, num_axes: int) -> int | None:
     return modality.time_axis - 1 + max(0, num_axes + 1 - len(modality.axes.split()))
 
 
+def has_time(modalities: Sequence[str]) -> bool:
+    """Whether sequences have frames, and batches therefore lengths.
+
+    Args:
+        modalities: Names, as in ``model.modalities``.
+
+    Example:
+        >>> has_time(("silhouettes", "skeleton_maps")), has_time(("images",))
+        (True, False)
+    """
+    return all(find_modality(name).time_axis is not None for name in modalities)
+
+
 def count_frames(modalities: Sequence[str], sequence: Any) -> int:
     """Frames of one sequence; one for what has no time.
 
@@ -129,7 +153,7 @@ def count_frames(modalities: Sequence[str], sequence: Any) -> int:
         >>> count_frames(("skeleton_maps",), torch.zeros(2, 9, 64, 44))
         9
     """
-    name, tensor = next(iter(named(modalities, sequence).items()))
+    name, tensor = next(iter(by_name(modalities, sequence).items()))
     axis = time_axis(find_modality(name), tensor.ndim)
     return 1 if axis is None else tensor.shape[axis]
 
@@ -146,7 +170,7 @@ def frame_shapes(modalities: Sequence[str], sequence: Any) -> dict[str, tuple[in
         {'poses': (17, 3)}
     """
     shapes = {}
-    for name, tensor in named(modalities, sequence).items():
+    for name, tensor in by_name(modalities, sequence).items():
         axis = time_axis(find_modality(name), tensor.ndim)
         shapes[name] = tuple(size for i, size in enumerate(tensor.shape) if i != axis)
     return shapes
@@ -168,7 +192,7 @@ def cut(model: GaitModel, sequence: Any, begin: int, end: int) -> Any:
         assert axis is not None
         return tensor.narrow(axis, begin, end - begin)[None].to(device)
 
-    pieces = {n: piece(n, tensor) for n, tensor in named(model.modalities, sequence).items()}
+    pieces = {n: piece(n, tensor) for n, tensor in by_name(model.modalities, sequence).items()}
     return pieces if isinstance(sequence, Mapping) else next(iter(pieces.values()))
 
 
@@ -188,14 +212,13 @@ def batch_of(
     Raises:
         ValueError: If frames have several shapes.
     """
-    rows = [named(modalities, sequence) for sequence in sequences]
+    rows = [by_name(modalities, sequence) for sequence in sequences]
     lengths = torch.tensor([count_frames(modalities, sequence) for sequence in sequences])
-    has_time = all(find_modality(name).time_axis is not None for name in modalities)
     batches = {
         name: _padded(find_modality(name), [row[name] for row in rows], dtype) for name in rows[0]
     }
     batch = batches if isinstance(sequences[0], Mapping) else next(iter(batches.values()))
-    return batch, lengths if has_time else None
+    return batch, lengths if has_time(modalities) else None
 
 
 def _padded(modality: Modality, tensors: list[Tensor], dtype: torch.dtype) -> Tensor:

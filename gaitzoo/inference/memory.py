@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from gaitzoo.data.modalities import find_modality
-from gaitzoo.inference.inputs import time_axis
+from gaitzoo.inference.inputs import has_time, time_axis
 from gaitzoo.layers.modes import unwrapped
 from gaitzoo.models.base import GaitModel
 
@@ -108,18 +108,18 @@ def _structure(model: nn.Module) -> tuple[Any, ...]:
 
 def _measure(model: GaitModel, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     num_sequences, num_frames = 2, 24
-    batch, has_time = {}, True
+    batch = {}
     for name, shape in shapes.items():
         modality = find_modality(name)
         dtype = torch.float32 if modality.bytes_mean == "none" else torch.uint8
         axis = time_axis(modality, len(shape) + 1)
-        has_time = axis is not None
         sizes = list(shape)
         if axis is not None:
             sizes.insert(axis, num_frames)
         batch[name] = torch.empty(num_sequences, *sizes, dtype=dtype, device="meta")
+    timed = has_time(model.modalities)
     inputs = batch if len(model.modalities) > 1 else next(iter(batch.values()))
-    lengths = torch.empty(num_sequences, dtype=torch.int64, device="meta") if has_time else None
+    lengths = torch.empty(num_sequences, dtype=torch.int64, device="meta") if timed else None
     counted = _LiveBytes()
     try:
         shadow = _shadow(model)
@@ -128,7 +128,7 @@ def _measure(model: GaitModel, shapes: Mapping[str, tuple[int, ...]]) -> int | N
     # The last one is a part that cannot be copied. Real mistakes come again when computing.
     except (NotImplementedError, RuntimeError, TypeError):
         return None
-    frames = num_sequences * (num_frames if has_time else 1)
+    frames = num_sequences * (num_frames if timed else 1)
     return int(_WORKSPACE * counted.peak / frames) + 1
 
 

@@ -12,7 +12,7 @@ from builders import clips_for, make, padded
 from conftest import TINY, relative_error
 
 import gaitzoo
-from gaitzoo.inference.export import whole_files
+from gaitzoo.inference.export import whole_model
 from gaitzoo.metrics import part_distances
 
 onnx = pytest.importorskip("onnx")
@@ -182,7 +182,7 @@ def test_files_arrive_together_or_not_at_all(tmp_path):
     (tmp_path / "model.onnx").write_text("old")
 
     def fail():
-        with whole_files(tmp_path / "model.onnx") as path:
+        with whole_model(tmp_path / "model.onnx") as path:
             path.with_name("model.onnx.data").write_text("weights")
             path.write_text("half")
             raise OSError(28, "No space left on device")
@@ -190,7 +190,7 @@ def test_files_arrive_together_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="No space"):
         fail()
     assert contents(tmp_path) == {"model.onnx": "old"}
-    with whole_files(tmp_path / "model.onnx") as path:
+    with whole_model(tmp_path / "model.onnx") as path:
         path.with_name("model.onnx.data").write_text("weights")
         path.write_text("new")
         assert contents(tmp_path / path.parent.name) == {
@@ -204,7 +204,7 @@ def test_weights_of_a_replaced_file_go_with_it(tmp_path):
     for name in ("model.onnx", "model.onnx.data", "other.onnx.data"):
         (tmp_path / name).write_text("old")
     for name in ("model.onnx", "other.onnx"):
-        with whole_files(tmp_path / name) as path:
+        with whole_model(tmp_path / name) as path:
             path.write_text("new")
     # Nothing was replaced there: whose those weights are is not known.
     kept = {"model.onnx": "new", "other.onnx": "new", "other.onnx.data": "old"}

@@ -1,0 +1,52 @@
+"""``gaitzoo embed``: embeddings of sequences in one file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from gaitzoo.cli.files import Clips, check_output, load_model, name_sequences
+from gaitzoo.cli.options import add_command, add_model_options, embed_options
+from gaitzoo.hub.reading import write_safetensors
+from gaitzoo.inference.embed import embed
+
+__all__ = ["add_embed"]
+
+_EXAMPLES = """\
+  gaitzoo embed clips/ -o embeddings.safetensors
+  gaitzoo embed walk.gif other.pkl -o two.safetensors --checkpoint trained.pt"""
+
+
+def add_embed(commands: Any) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands, "embed", _run, "embed sequences into a safetensors file", _EXAMPLES
+    )
+    command.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl) or a folder of sequences",
+    )
+    command.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="safetensors file to write"
+    )
+    add_model_options(command)
+
+
+def _run(options: argparse.Namespace) -> None:
+    several = len(options.paths) > 1
+    named = [pair for path in options.paths for pair in name_sequences(path, several)]
+    sequences = [sequence for _, sequence in named]
+    output = check_output(options.output, sequences, options.checkpoint)
+    model, weights = load_model(options)
+    embeddings = embed(model, Clips(sequences, model), **embed_options(options))
+    metadata = {
+        "names": json.dumps([name for name, _ in named]),
+        "identities": json.dumps([sequence.identity for sequence in sequences]),
+        "model": options.model,
+        "weights": weights,
+    }
+    write_safetensors(output, {"embeddings": embeddings}, metadata)
+    print(f"{output}: embeddings {list(embeddings.shape)} for {len(sequences)} sequence(s)")

@@ -14,7 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gaitzoo.losses import PartCrossEntropyLoss, PartTripletLoss, gather_across_processes
+from gaitzoo.losses import (
+    HardnessExclusionTripletLoss,
+    PartCrossEntropyLoss,
+    PartTripletLoss,
+    gather_across_processes,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {case["id"]: case for case in json.loads((GOLDEN / "losses.json").read_text())["cases"]}
@@ -326,3 +331,44 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
             assert torch.equal(everyone, labels)
             for name, value in model.named_parameters():
                 torch.testing.assert_close(gradients[name], value.grad, rtol=1e-10, atol=1e-12)
+
+
+HARDNESS = [
+    case
+    for case in json.loads((GOLDEN / "losses_wave2.json").read_text())["cases"]
+    if case["loss"] == "triplet_hardness_exclusion"
+]
+HARDNESS_TENSORS = load_file(GOLDEN / "losses_wave2.safetensors")
+HARDNESS_INPUTS = {
+    "hardex_4x2": (16, 5, 1.6),
+    "hardex_2x4": (32, 16, 1.5),
+    "hardex_mixed_3x3": (16, 6, 1.2),
+    "hardex_margin0": (16, 4, 1.0),
+    "hardex_margin1": (16, 4, 1.0),
+    "hardex_easy": (16, 4, 0.02),
+}
+
+
+@pytest.mark.parametrize("case", HARDNESS, ids=lambda case: case["id"])
+def test_hardness_exclusion_equals_the_published(case):
+    channels, parts, noise = HARDNESS_INPUTS[case["id"]]
+    labels = case["labels"]
+    features = fill.labelled_features(labels, channels, parts, case["id"], noise=noise)
+    embeddings = features.transpose(1, 2).clone().requires_grad_()
+    loss = HardnessExclusionTripletLoss(case["margin"])(embeddings, torch.tensor(labels))
+    torch.testing.assert_close(loss.item(), case["loss_mean"], **TOLERANCE)
+    loss.backward()
+    wanted = HARDNESS_TENSORS[f"{case['id']}/grad"].transpose(1, 2)
+    torch.testing.assert_close(embeddings.grad, wanted, **TOLERANCE)
+
+
+def test_hardness_exclusion_leaves_out_the_farthest():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    embeddings = torch.randn(6, 4, 8)
+    nothing = HardnessExclusionTripletLoss(ratio=1.1)(embeddings, labels)
+    assert nothing == PartTripletLoss()(embeddings, labels)
+    # An outlier of its identity weighs nothing as a positive.
+    line = torch.tensor([0.0, 0.01, 50.0, 0.02, 0.03, 0.04]).reshape(6, 1, 1)
+    assert HardnessExclusionTripletLoss()(line, labels) < 1 < PartTripletLoss()(line, labels)
+    with pytest.raises(ValueError, match="ratio of 0 or more"):
+        HardnessExclusionTripletLoss(ratio=-1)

@@ -1,4 +1,4 @@
-"""What is known of the variants of DeepGaitV2 and GaitBase, and where the authors' files are.
+"""Where the authors' files are, and what is known of the variants of DeepGaitV2 and GaitBase.
 
 Read in February 2026 from the repository ``opengait/OpenGait`` on the Hugging Face Hub. The files
 are only pointed at; nothing of them is contained here. Numbers are rank-1 rates in percent from
@@ -95,6 +95,56 @@ HUB_FILES = {
         "Gait3D-Parsing/Baseline/GaitBase_btz32x2_fixed/checkpoints/GaitBase_btz32x2_fixed-120000.pt",
         154_419_283,
         "7c1d3427bbd4e9fb052dd8092cfcf2415140a440852f683006d42b70427c31e1",
+    ),
+    "gaitset.casiae": HubFile(
+        "CASIA-E/GaitSet/GaitSet/checkpoints/GaitSet-60000.pt",
+        50_517_091,
+        "8c6bd8d24650d077636fc2b2f16f0374d6bb6f7b504a6e9813197927f4daa002",
+    ),
+    "gaitset.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/GaitSet/GaitSet/checkpoints/GaitSet-180000.pt",
+        31_149_921,
+        "97cc94febd04c8231bf007401e9dc90f866caa4f3d2ff71e40b240d95fb45db5",
+    ),
+    "gaitpart.casiae": HubFile(
+        "CASIA-E/GaitPart/GaitPart/checkpoints/GaitPart-120000.pt",
+        58_194_809,
+        "83e6705f9e7aba1dc69a6a6278fb902a7b98fec62b49ee34c88408e90db810cb",
+    ),
+    "gaitpart.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/GaitPart/GaitPart/checkpoints/GaitPart-180000.pt",
+        14_544_777,
+        "e2803957601654ad2123e64251bc15673bfe857f286923866848253c8a0c897e",
+    ),
+    "gaitgl.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/GaitGL/GaitGL/checkpoints/GaitGL-180000.pt",
+        324_816_000,
+        "4c43ce4f600fa0ec08aee5d7c0e534a006b85e6e046b6914ce581757ef272d78",
+    ),
+    "gln.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/GLN/GLN/checkpoints/GLN_P2-180000.pt",
+        185_465_425,
+        "6d371e4407e532f71be4ddb61a0a75106b20dce10f928cb8906d4f3d5ad26ee6",
+    ),
+    "mtsgait.gait3d_parsing": HubFile(
+        "Gait3D-Parsing/MTSGait/MTSGait/checkpoints/MTSGait-180000.pt",
+        324_076_644,
+        "8762b6558b1619fa5a4ef6741e88571d58489c8ed57623b952f875cb38a3cf5e",
+    ),
+    "swingait.gait3d": HubFile(
+        "Gait3D/SwinGait/SwinGait3D_B1442_C2/checkpoints/SwinGait3D_B1442_C2-60000.pt",
+        306_817_994,
+        "e7411a25f94c9a58cb832968c9bd626e463bb8184909659a0a95b541a63e0694",
+    ),
+    "swingait.ccpg": HubFile(
+        "CCPG/SwinGait/SwinGait3D_B1122_C2/checkpoints/SwinGait3D_B1122_C2-20000.pt",
+        132_701_626,
+        "f5ec54249d7f5a24857d8af9b38d2ee4640b4d74db1fc99b9b3a1d4c57a2c729",
+    ),
+    "swingait.sustech1k": HubFile(
+        "SUSTech1K/SwinGait/SwinGait3D_B1122_C2/checkpoints/SwinGait3D_B1122_C2-60000.pt",
+        140_074_426,
+        "8bfb56ac46c49e16403d65192bdccfa915722969fbb0d42168c51cf0155f0ce0",
     ),
 }
 

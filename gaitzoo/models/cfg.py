@@ -55,6 +55,8 @@ class PretrainedCfg:
         >>> cfg = PretrainedCfg(architecture="dygait", tag="casiab", input_size=(64, 44))
         >>> cfg.name, cfg.has_weights
         ('dygait.casiab', False)
+        >>> cfg["input_size"], cfg.get("mean")
+        ((64, 44), None)
     """
 
     architecture: str = ""
@@ -103,6 +105,22 @@ class PretrainedCfg:
     def has_weights(self) -> bool:
         """Whether there are weights to load."""
         return self.filename is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field by its name, as of a dictionary; ``default`` if there is no such field."""
+        return getattr(self, name) if name in self else default
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the fields; with ``cfg[name]`` they make ``dict(cfg)`` work."""
+        return tuple(self.__dataclass_fields__)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(f"expected a field among {', '.join(self.keys())}, got {name!r}")
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__dataclass_fields__
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types, ready for JSON."""

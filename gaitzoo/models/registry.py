@@ -7,7 +7,7 @@ import fnmatch
 import re
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,8 +17,11 @@ from torch import Tensor
 from gaitzoo.models.cfg import PretrainedCfg
 
 __all__ = [
+    "get_pretrained_cfg",
     "is_model",
+    "is_model_pretrained",
     "list_models",
+    "list_pretrained",
     "list_tags",
     "model_info",
     "register_model",
@@ -81,6 +84,13 @@ class Architecture:
     cfgs: Mapping[str, PretrainedCfg]
     convert: Callable[[StateDict], StateDict] | None
     is_tiny: bool = False
+
+    @property
+    def module(self) -> str:
+        """The file that the model stands in, as ``list_models(module=...)`` takes it."""
+        defined_in = getattr(self.build, "__module__", "") or ""
+        ours = defined_in.removeprefix("gaitzoo.models.")
+        return ours.partition(".")[0] if ours != defined_in else ours.rpartition(".")[2]
 
     @property
     def default_tag(self) -> str:
@@ -252,34 +262,120 @@ def list_tags(architecture: str) -> list[str]:
     return list(find_architecture(architecture).cfgs)
 
 
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names of models.
+def list_models(
+    filter: str | Iterable[str] = "",
+    module: str | Iterable[str] = "",
+    pretrained: bool = False,
+    exclude_filters: str | Iterable[str] = "",
+    include_tags: bool | None = None,
+) -> list[str]:
+    """Names of models, by the rules of timm's function of the same name.
 
     Args:
-        pattern: Shell-style wildcard on ``arch``, or on ``arch.tag`` if it has a dot.
-        pretrained: Only names with weights to load; these are given as ``arch.tag``.
+        filter: Shell-style wildcard, or several; names that fit one of them. ``""`` = all.
+        module: File that models stand in (``"deepgaitv2"``), or several. ``""`` = all.
+        pretrained: Only names with weights to load.
+        exclude_filters: Wildcard, or several, of names to leave out.
+        include_tags: Give ``arch.tag`` instead of ``arch``. ``None`` = if ``pretrained``, or if a
+            wildcard in ``filter`` has a dot. Wildcards without a dot then stand for all tags.
 
     Returns:
-        Sorted names: architectures, or ``arch.tag`` if the pattern has a dot or ``pretrained``.
+        Names, with numbers in the order of their values. Small variants for tests are left out.
 
     Example:
         >>> list_models("dygait")
         ['dygait']
         >>> list_models("dygait.g*")
         ['dygait.gait3d', 'dygait.grew']
+        >>> list_models(["dygait*", "hstl*"], exclude_filters="hstl", pretrained=True)
+        ['dygait.walkers']
     """
+    filters, excluded, modules = _texts(filter), _texts(exclude_filters), _texts(module)
+    if include_tags is None:
+        include_tags = pretrained or any("." in pattern for pattern in filters)
     names = []
     for architecture in all_architectures():
-        if architecture.is_tiny:
+        if architecture.is_tiny or (modules and architecture.module not in modules):
             continue
-        if pretrained or "." in pattern:
-            cfgs = architecture.cfgs.values()
-            tagged = [cfg.name for cfg in cfgs if cfg.has_weights or not pretrained]
-            names += [
-                name
-                for name in tagged
-                if fnmatch.fnmatchcase(name if "." in pattern else architecture.name, pattern)
-            ]
-        elif fnmatch.fnmatchcase(architecture.name, pattern):
-            names.append(architecture.name)
-    return sorted(names)
+        cfgs = [cfg for cfg in architecture.cfgs.values() if cfg.has_weights or not pretrained]
+        found = [cfg.name for cfg in cfgs] if include_tags else [architecture.name] * bool(cfgs)
+        names += [
+            name
+            for name in found
+            if (not filters or _fits(name, filters)) and not _fits(name, excluded)
+        ]
+    return sorted(names, key=_natural_order)
+
+
+def list_pretrained(
+    filter: str | Iterable[str] = "",
+    exclude_filters: str | Iterable[str] = "",
+) -> list[str]:
+    """Names ``arch.tag`` with weights to load.
+
+    Args:
+        filter: As for :func:`list_models`.
+        exclude_filters: As for :func:`list_models`.
+
+    Example:
+        >>> list_pretrained("dygait*")
+        ['dygait.walkers']
+    """
+    return list_models(filter, pretrained=True, exclude_filters=exclude_filters)
+
+
+def is_model_pretrained(name: str) -> bool:
+    """Whether ``create_model(name, pretrained=True)`` finds weights.
+
+    Args:
+        name: ``arch`` or ``arch.tag``; unknown ones have no weights.
+
+    Example:
+        >>> is_model_pretrained("dygait"), is_model_pretrained("dygait.grew")
+        (True, False)
+    """
+    if not is_model(name):
+        return False
+    architecture, dot, tag = name.partition(".")
+    entry = _ARCHITECTURES[architecture]
+    return entry.cfgs[tag if dot else entry.default_pretrained_tag].has_weights
+
+
+def get_pretrained_cfg(name: str, allow_unregistered: bool = True) -> PretrainedCfg | None:
+    """What is known of a model, as :func:`model_info`; ``None`` for a model that is not known.
+
+    Args:
+        name: ``arch`` (its default tag) or ``arch.tag``.
+        allow_unregistered: Whether an unknown ``arch`` gives ``None``; ``False`` = it raises.
+
+    Raises:
+        ValueError: If a known model has no such tag, or as ``allow_unregistered`` says.
+
+    Example:
+        >>> get_pretrained_cfg("dygait").name, get_pretrained_cfg("resnet50")
+        ('dygait.casiab', None)
+    """
+    if allow_unregistered and name.partition(".")[0] not in _ARCHITECTURES:
+        return None
+    return model_info(name)
+
+
+def _texts(value: str | Iterable[str]) -> list[str]:
+    """One text or several as a list, without empty ones."""
+    texts = [value] if isinstance(value, str) else list(value or ())
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"expected a text or several to choose models by, got {text!r}")
+    return [text for text in texts if text]
+
+
+def _fits(name: str, patterns: list[str]) -> bool:
+    """Whether a wildcard fits the name; one without a dot is for names without their tag."""
+    architecture = name.partition(".")[0]
+    return any(fnmatch.fnmatchcase(name if "." in p else architecture, p) for p in patterns)
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers in names by their values: r2 before r10."""
+    pieces = re.split(r"(\d+)", name)
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]

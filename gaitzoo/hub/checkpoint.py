@@ -9,7 +9,12 @@ from pathlib import Path
 from torch import nn
 
 from gaitzoo.hub.reading import num_classes_in, printable, read_state_dict
-from gaitzoo.hub.structure import has_structure_of, known_names, without_classes
+from gaitzoo.hub.structure import (
+    has_place_for_classes,
+    has_structure_of,
+    known_names,
+    without_classes,
+)
 from gaitzoo.layers.modes import unwrapped
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import (
@@ -199,13 +204,18 @@ def check_fits(
             if found
         ]
         key = getattr(model, "classifier_key", None)
+        wrong = [*missing, *extra, *misshapen]
         if mistyped:
             advice = "it was damaged or changed."
-        elif not without_classes(dict.fromkeys([*missing, *extra, *misshapen]), key):
+        elif not without_classes(dict.fromkeys(wrong), key):
             advice = _about_classes(num_classes_in(state_dict, key))
-        else:
-            advice = _owners(state_dict)
-            if advice == _UNKNOWN and (misshapen or _other_blocks(wanted, state_dict)):
+        elif (advice := _owners(state_dict)) == _UNKNOWN:
+            if head := _unknown_head(model, wrong):
+                advice = (
+                    f"if {head} is the classifier, say so in the class of the model: "
+                    f'classifier_key = "{head}".'
+                )
+            elif misshapen or _blocks(wanted) != _blocks(state_dict):
                 advice = _about_arguments(model)
         cfg = getattr(model, "pretrained_cfg", None)
         name = type(model).__name__ if cfg is None else cfg.name or type(model).__name__
@@ -233,12 +243,17 @@ def _about_arguments(model: nn.Module) -> str:
     )
 
 
-def _other_blocks(wanted: Iterable[str], found: Iterable[str]) -> bool:
-    """Whether one of two lists of names has numbered blocks that the other lacks."""
-    return _blocks(wanted) != _blocks(found)
+def _unknown_head(model: nn.Module, wrong: list[str]) -> str | None:
+    """The one module that does not fit, in a model whose classifier is not where its key says."""
+    modules = {key.rpartition(".")[0] for key in wrong}
+    takes_classes = "num_classes" in getattr(model, "model_args", {})
+    if len(modules) > 1 or not takes_classes or has_place_for_classes(model):
+        return None
+    return modules.pop() or None
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
+    """The numbered blocks that parameters stand in."""
     found = set()
     for name in names:
         parts = name.split(".")

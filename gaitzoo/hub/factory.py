@@ -10,7 +10,12 @@ from typing import Any
 from gaitzoo.hub.checkpoint import check_fits, load_into, to_our_layout
 from gaitzoo.hub.reading import check_file, num_classes_in, read_state_dict
 from gaitzoo.hub.shipped import SHIPPED
-from gaitzoo.hub.structure import refuse_meta, structure_alone, wants_structure_alone
+from gaitzoo.hub.structure import (
+    construct,
+    refuse_meta,
+    structure_alone,
+    wants_structure_alone,
+)
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.registry import StateDict, find_architecture, model_info
@@ -183,10 +188,9 @@ def _show_license(cfg: PretrainedCfg) -> None:
 
 
 def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, Any]) -> GaitModel:
-    build = find_architecture(cfg.architecture).build
     classes = cfg.num_classes if num_classes is None else num_classes
     arguments = {**cfg.model_args, **model_args, "num_classes": classes}
-    model = build(**arguments)
+    model = construct(find_architecture(cfg.architecture), arguments)
     if cfg.modalities:
         model.modalities = cfg.modalities
     # Arguments may move the embedding to the other side of the batch norm, or change the frames.

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from typing_extensions import Self
 
+from gaitzoo.data.atomic import whole_files
 from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, sections_of
 from gaitzoo.hub.checkpoint import check_fits, load_into
 from gaitzoo.hub.download import download
@@ -21,7 +22,13 @@ from gaitzoo.hub.reading import (
     read_state_dict,
     write_safetensors,
 )
-from gaitzoo.hub.structure import refuse_meta, structure_alone, wants_structure_alone
+from gaitzoo.hub.structure import (
+    construct,
+    has_place_for_classes,
+    refuse_meta,
+    structure_alone,
+    wants_structure_alone,
+)
 from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg
@@ -132,9 +139,9 @@ class HubAdapter(
         return cls(load_saved(location, num_classes, **fetch_args))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        (save_directory / CONFIG).write_text(
-            json.dumps(model_config(self.model), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        config = json.dumps(model_config(self.model), indent=2, sort_keys=True) + "\n"
+        with whole_files(save_directory / CONFIG) as unfinished:
+            unfinished.write_text(config, encoding="utf-8")
         write_safetensors(save_directory / WEIGHTS, self.model.state_dict())
         # The mixin keeps a card that is there, even if it speaks of another model.
         self.generate_model_card().save(save_directory / "README.md")
@@ -189,11 +196,15 @@ def model_config(model: GaitModel) -> dict[str, Any]:
     """What ``config.json`` says of a model."""
     from gaitzoo.version import __version__
 
+    model_args = dict(model.model_args)
+    if has_place_for_classes(model):
+        # It may have got another classifier after it was built.
+        model_args["num_classes"] = model.num_classes
     return {
         "library": "gaitzoo",
         "gaitzoo_version": __version__,
         "architecture": model.architecture,
-        "model_args": {**model.model_args, "num_classes": model.num_classes},
+        "model_args": model_args,
         "pretrained_cfg": model.pretrained_cfg.to_dict(),
     }
 
@@ -225,8 +236,9 @@ def load_saved(
     key = _entry(config, location).classifier_key
     state_dict = read_state_dict(weights, num_classes, key)
     classes_in_file = num_classes_in(state_dict, key)
-    num_classes = classes_in_file if num_classes is None else num_classes
-    new_classifier = num_classes != classes_in_file
+    new_classifier = num_classes is not None and num_classes != classes_in_file
+    if num_classes is None and classes_in_file:
+        num_classes = classes_in_file
     # First without numbers: a strange configuration could ask for more memory than there is.
     with structure_alone():
         check_fits(_build(config, num_classes, location), state_dict, weights, new_classifier)
@@ -284,7 +296,7 @@ def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -
         model_args = _without_other_weights(config["model_args"])
         if num_classes is not None:
             model_args["num_classes"] = num_classes
-        model = entry.build(**model_args)
+        model = construct(entry, model_args)
         # What the structure says itself cannot be said otherwise.
         own = model.pretrained_cfg
         if cfg.embedding != own.embedding:

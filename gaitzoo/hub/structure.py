@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.registry import Architecture, StateDict, find_architecture
 
 __all__ = [
+    "construct",
+    "has_place_for_classes",
     "has_structure_of",
     "known_names",
     "refuse_meta",
@@ -32,6 +35,24 @@ _MOST_TENSORS = 50_000
 
 # By what builds the models; with the cfgs, which a model that is registered again may change.
 _KNOWN: dict[Callable[..., Any], tuple[object, frozenset[str]]] = {}
+
+
+def construct(architecture: Architecture, arguments: Mapping[str, Any]) -> Any:
+    """A model, fresh, also of a class that knows no classes.
+
+    Args:
+        architecture: Entry of the registry.
+        arguments: Of the model; ``num_classes=0`` is left out where there is no such argument.
+
+    Raises:
+        TypeError: If the model has no such argument.
+    """
+    arguments = dict(arguments)
+    accepted = inspect.signature(architecture.build).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    if "num_classes" not in accepted and not takes_all and not arguments.get("num_classes"):
+        arguments.pop("num_classes", None)
+    return architecture.build(**arguments)
 
 
 @contextlib.contextmanager
@@ -113,7 +134,7 @@ def known_names(architecture: Architecture) -> frozenset[str]:
         found: set[str] = set()
         for cfg in architecture.cfgs.values():
             with structure_alone():
-                model = architecture.build(**{**cfg.model_args, "num_classes": cfg.num_classes})
+                model = construct(architecture, {**cfg.model_args, "num_classes": cfg.num_classes})
             found.update(model.state_dict(), dict(model.named_children()))
         names = frozenset(found)
         _KNOWN[architecture.build] = architecture.cfgs, names
@@ -128,11 +149,22 @@ def has_structure_of(cfg: PretrainedCfg, state_dict: StateDict) -> bool:
         state_dict: Parameters in our layout; counters of batch norms may be absent.
     """
     with structure_alone():
-        model: nn.Module = find_architecture(cfg.architecture).build(
-            **{**cfg.model_args, "num_classes": 0}
-        )
+        entry = find_architecture(cfg.architecture)
+        model = construct(entry, {**cfg.model_args, "num_classes": 0})
     key = getattr(model, "classifier_key", None)
     return _shapes(model.state_dict(), key) == _shapes(state_dict, key)
+
+
+def has_place_for_classes(model: nn.Module) -> bool:
+    """Whether there is a module around the place that the model's classifier key names.
+
+    Args:
+        model: With or without classifier.
+    """
+    key = getattr(model, "classifier_key", None) or ""
+    around, _, name = key.rpartition(".")
+    modules = dict(model.named_modules())
+    return bool(key) and around in modules and hasattr(modules[around], name)
 
 
 def without_classes(

@@ -153,6 +153,12 @@ class GaitModel(nn.Module):
                 owner = getattr(owner, name, None)
         reset = getattr(owner, "reset_classifier", None)
         if owner is self or reset is None:
+            if self.get_classifier() is not None:
+                raise ValueError(
+                    f"expected a module around {self.classifier_key} of {type(self).__name__} that "
+                    "has reset_classifier(num_classes), got none; define it there, or override "
+                    f"reset_classifier in {type(self).__name__}"
+                )
             if num_classes:
                 raise ValueError(
                     f"expected num_classes=0 for {type(self).__name__}, which has no classifier, "

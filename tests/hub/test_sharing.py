@@ -133,6 +133,45 @@ class TestSharing:
         assert "club/walkers" not in world.hub.repositories
 
 
+def test_no_weights_are_loaded_onto_the_meta_device(world):
+    """Numbers would be lost there: an error instead of an empty model."""
+    saved = save(world.model, world.home / "saved")
+    world.hub.add("me/mine", saved)
+    path = str(world.home / "saved" / "model.safetensors")
+    for args in (
+        {"name": "wired.test", "pretrained": True},
+        {"name": "wired.test", "checkpoint_path": path},
+        {"name": "hf-hub:me/mine"},
+        {"name": f"local-dir:{world.home / 'saved'}"},
+    ):
+        with (
+            torch.device("meta"),
+            pytest.raises(ValueError, match=r"expected a device with memory .*, got the meta"),
+        ):
+            gaitzoo.create_model(**args)
+    with torch.device("meta"):
+        assert gaitzoo.create_model("wired.test").part_fc.weight.is_meta
+
+
+def test_classes_that_the_registry_does_not_build_are_not_saved(world):
+    class Mine(DyGait):
+        pass
+
+    with pytest.raises(ValueError, match=r'builds a DyGait; call gaitzoo\.register_model\("mine"'):
+        Mine(**ARGS).save_pretrained(world.home / "saved")
+    assert not (world.home / "saved" / "config.json").exists()
+    gaitzoo.register_model("mine", Mine)
+    Mine(**ARGS).save_pretrained(world.home / "saved")
+    assert type(gaitzoo.create_model(f"local-dir:{world.home / 'saved'}")) is Mine
+
+
+def test_models_registered_twice_are_replaced_with_a_warning(world):
+    save(world.model, world.home / "saved")
+    with pytest.warns(UserWarning, match="'dygait' was registered already"):
+        gaitzoo.register_model("dygait", DyGait)
+    world.check(gaitzoo.create_model(f"local-dir:{world.home / 'saved'}"))
+
+
 class TestCard:
     def card(self, model, folder, **sections):
         return save(model, folder, model_card=sections or None)["README.md"].decode()

@@ -146,6 +146,11 @@ def _pretrained_weights(
         from gaitzoo.hub.download import published_weights
 
         return published_weights(cfg, num_classes, cache_dir)
+    if cfg.url is not None:
+        from gaitzoo.hub.release import download_release
+
+        path = download_release(cfg, cache_dir)
+        return _read(path, cfg, num_classes), path
     path = SHIPPED / cfg.filename
     if not path.is_file():
         raise FileNotFoundError(
@@ -177,7 +182,7 @@ def _show_license(cfg: PretrainedCfg) -> None:
     if cfg.license.lower() in _OPEN_LICENSES or seen in _licenses_shown:
         return
     warnings.warn(
-        f"the weights of {cfg.name} ({cfg.hub_id or 'shipped with gaitzoo'}) are not under this "
+        f"the weights of {cfg.name} ({cfg.hub_id or cfg.url or 'shipped with gaitzoo'}) are not under this "
         f"library's licence. Theirs: {cfg.license}. Shown once; "
         "warnings.filterwarnings('ignore', category=gaitzoo.LicenseWarning) hides it",
         LicenseWarning,
@@ -206,6 +211,7 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
             training_data="none",
             reproduced=False,
             hub_id=None,
+            url=None,
             filename=None,
             revision=None,
             size=None,

@@ -41,7 +41,9 @@ class PretrainedCfg:
         metrics: Published results in percent, with ``"protocol"`` saying how they were measured.
         reproduced: Whether this library measured the published results itself.
         hub_id: Repository of the weights on the Hugging Face Hub.
-        filename: File in that repository.
+        url: Address of the file where it lies on no Hub; nobody states its hash, so that of the
+            first download is recorded and compared ever after.
+        filename: File in that repository, or at that address.
         revision: Commit in that repository.
         size: Size of the file in bytes.
         sha256: Hash of the file.
@@ -76,6 +78,7 @@ class PretrainedCfg:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     reproduced: bool = False
     hub_id: str | None = None
+    url: str | None = None
     filename: str | None = None
     revision: str | None = None
     size: int | None = None
@@ -156,7 +159,7 @@ def _check_cfg(cfg: PretrainedCfg) -> None:
     for name in _TEXTS:
         if not isinstance(getattr(cfg, name), str):
             refuse(name, "as text")
-    for name in ("hub_id", "filename", "revision", "sha256"):
+    for name in ("hub_id", "url", "filename", "revision", "sha256"):
         if not isinstance(getattr(cfg, name), str | None):
             refuse(name, "as text or None")
     for name in ("model_args", "metrics"):

@@ -19,6 +19,8 @@ __all__ = [
     "GAITBASE_CFGS",
     "HUB_FILES",
     "HUB_ID",
+    "RELEASES",
+    "RELEASE_FILES",
     "HubFile",
     "opengait_cfg",
 ]
@@ -152,8 +154,29 @@ _10_LAYERS = {"layers": (1, 1, 1, 1)}
 _22_LAYERS = {"layers": (1, 4, 4, 1)}
 
 
+RELEASES = "https://github.com/Gait3D/Gait3D-Benchmark/releases/download/"
+# Assets of the authors' releases, which have neither size nor hash published.
+RELEASE_FILES = {
+    "gaitset.gait3d": "v0.1/64pixel-GaitSet-180000.pt",
+    "gaitset.gait3d_128": "v0.1/128pixel-GaitSet-180000.pt",
+    "gaitpart.gait3d": "v0.1/64pixel-GaitPart-180000.pt",
+    "gaitpart.gait3d_128": "v0.1/128pixel-GaitPart-180000.pt",
+    "gaitgl.gait3d": "v0.1/64pixel-GaitGL-180000.pt",
+    "gaitgl.gait3d_128": "v0.1/128pixel-GaitGL-180000.pt",
+    "gln.gait3d": "v0.1/64pixel-GLN_P2-180000.pt",
+    "gln.gait3d_128": "v0.1/128pixel-GLN_P2-180000.pt",
+    "mtsgait.gait3d": "v1.0/Gait3D-MTSGait-180000.pt",
+}
+
+
 def opengait_cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
-    """A tag of a model; with the authors' file, if they have published one."""
+    """A tag of a model; with the authors' file, if they have published one.
+
+    Args:
+        name: ``arch.tag``, as in ``HUB_FILES`` or ``RELEASE_FILES``.
+        paper: Link to the paper.
+        **fields: What else is known.
+    """
     if name in HUB_FILES:
         file = HUB_FILES[name]
         fields |= {
@@ -162,6 +185,9 @@ def opengait_cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
             "size": file.size,
             "sha256": file.sha256,
         }
+    elif name in RELEASE_FILES:
+        url = RELEASES + RELEASE_FILES[name]
+        fields |= {"url": url, "filename": url.rpartition("/")[2]}
     return PretrainedCfg(
         license="none stated; authors: academic use only",
         paper=paper,

@@ -33,6 +33,7 @@ from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.residual_keys import block_key
 
 __all__ = ["SwinGait", "convert_checkpoint"]
 
@@ -166,20 +167,6 @@ def _stage(
     )
 
 
-_RESIDUAL = {
-    "conv1": "conv1",
-    "bn1": "bn1",
-    "conv2": "conv2",
-    "bn2": "bn2",
-    "conv1.0": "conv1",
-    "conv1.1": "bn1",
-    "conv2.0": "conv2",
-    "conv2.1": "bn2",
-    "shortcut3d": "temporal_conv",
-    "sbn": "temporal_bn",
-    "downsample.0": "shortcut.0",
-    "downsample.1": "shortcut.1",
-}
 _OTHERS = {
     "layer0.0": "backbone.stem.0",
     "layer0.1": "backbone.stem.1",
@@ -192,7 +179,6 @@ _OTHERS = {
     "BNNecks": "neck.classifier",
     "BNNecks.bn1d": "neck.bn",
 }
-_RESIDUAL_BLOCK = re.compile(r"layer([12])\.(\d+)\.(.+)")
 _ATTENTION_BLOCK = re.compile(r"transformer\.layers\.([01])\.blocks\.(\d+)\.(.+)")
 _TABLE = "attn.relative_position_bias_table"
 _INDEX = "attn.relative_position_index"
@@ -223,11 +209,11 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
 
 
 def _new_key(key: str) -> str | None:
-    piece, _, last = key.replace("forward_block.", "").rpartition(".")
+    name = key.replace("forward_block.", "")
+    if residual := block_key(name):
+        return residual
+    piece, _, last = name.rpartition(".")
     last = "weight" if last == "fc_bin" else last
-    if match := _RESIDUAL_BLOCK.fullmatch(piece):
-        name = _RESIDUAL.get(match[3])
-        return name and f"backbone.layers.{int(match[1]) - 1}.{match[2]}.{name}.{last}"
     if match := _ATTENTION_BLOCK.fullmatch(key):
         place = f"stage{int(match[1]) + 1}.{match[2]}"
         inner = match[3].replace(_TABLE, "attention.bias_table").replace("attn.", "attention.")

@@ -1,4 +1,4 @@
-"""GaitSet, GaitPart, GaitGL, GLN, MTSGait, SwinGait, TrackletGait: numbers, keys, rules."""
+"""GaitSet, GaitPart, GaitGL, GLN, MTSGait, ScoNet, SwinGait, TrackletGait: numbers, keys, rules."""
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ GOLDENS = {
     "gaitgl_oumvlp": "gaitgl.oumvlp",
     "gln_phase1": "gln.phase1",
     "mtsgait_gait3d": "mtsgait.gait3d",
+    "sconet_scoliosis1k": "sconet.scoliosis1k",
     "swingait_b1442": "swingait.gait3d",
     "trackletgait_gait3d": "trackletgait.gait3d",
     "trackletgait_small": "trackletgait_small",
@@ -49,7 +50,7 @@ def test_authors_keys_and_counts_are_exactly_ours(golden):
     assert sum(p.numel() for p in model.parameters()) + copied == doc["parameters"]
 
 
-@pytest.mark.parametrize("name", ["gaitset", "gln"])
+@pytest.mark.parametrize("name", ["gaitset", "gln", "sconet"])
 @torch.no_grad()
 def test_sets_have_no_order_and_no_doubles(name):
     model = make(f"{name}_tiny")
@@ -168,3 +169,13 @@ def test_drop_path_rates_of_swingait():
     rates = [block.drop_path.drop_prob for block in blocks]
     assert rates == pytest.approx([0, 0.02, 0.04, 0.06, 0.08, 0.1])
     assert [block.moved for block in blocks] == [False, True, False, True, False, True]
+
+
+def test_sconet_predicts_a_class_per_walk():
+    model = make("sconet_tiny")
+    clips = torch.rand(3, 5, 16, 12)
+    logits = model(clips).logits
+    assert logits.shape == (3, 4, 3)
+    assert torch.equal(model.predict(clips), logits.mean(1).argmax(1))
+    with pytest.raises(ValueError, match="num_classes=0"):
+        make("sconet_tiny", num_classes=0).predict(clips)

@@ -26,7 +26,13 @@ from gaitzoo.inference.inputs import (
 from gaitzoo.layers.modes import evaluating
 from gaitzoo.models.base import GaitModel
 
-__all__ = ["check_packages", "export_onnx", "fewest_frames", "whole_model"]
+__all__ = [
+    "check_packages",
+    "example_arguments",
+    "export_onnx",
+    "fewest_frames",
+    "whole_model",
+]
 
 _NEEDED = ("onnx", "onnxscript")
 
@@ -153,8 +159,15 @@ def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) 
     return onnx_ops.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _arguments(model: GaitModel) -> tuple[tuple[Any, ...], list[str], tuple[Any, ...]]:
-    """Example arguments of a model, the names of their tensors, and which of their axes vary."""
+def example_arguments(model: GaitModel) -> tuple[tuple[Any, ...], list[str], tuple[Any, ...]]:
+    """What ``torch.export`` traces a model with.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Example arguments, the names of their tensors, and their axes of any size (N and T).
+    """
     fewest = fewest_frames(model)
     num_frames = fewest + 3
     device = next(model.parameters()).device
@@ -175,7 +188,7 @@ def _arguments(model: GaitModel) -> tuple[tuple[Any, ...], list[str], tuple[Any,
 
 def _program(model: GaitModel) -> torch.onnx.ONNXProgram:
     cfg = model.pretrained_cfg
-    arguments, names, shapes = _arguments(model)
+    arguments, names, shapes = example_arguments(model)
     has_logits = model.num_classes > 0
     with warnings.catch_warnings():
         # The exporter uses what later versions of torch and Python have deprecated.

@@ -276,6 +276,15 @@ class ResidualBackbone(nn.Module):
             )
             before = width
 
+    def stage_names(self, prefix: str = "") -> tuple[str, ...]:
+        """Names of the modules that end a stage: the stem and the last block of every layer.
+
+        Args:
+            prefix: Put before each, for example ``"backbone."``.
+        """
+        ends = [len(layer) - 1 for layer in self.layers]  # pyright: ignore[reportArgumentType]
+        return (f"{prefix}stem", *(f"{prefix}layers.{i}.{end}" for i, end in enumerate(ends)))
+
     def forward(
         self,
         x: Tensor,

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from gaitzoo.data.modalities import find_modality
 from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.habits import TimmHabits
 from gaitzoo.models.outputs import GaitOutput
 
 __all__ = ["GaitModel", "init_weights", "num_classes_of", "record_args"]
@@ -56,7 +57,7 @@ def record_args(init: Init) -> Init:
     return recorded  # pyright: ignore[reportReturnType]
 
 
-class GaitModel(nn.Module):
+class GaitModel(TimmHabits):
     """Base of the models: frames in, embeddings out.
 
     A subclass builds its layers in a constructor under :func:`record_args`, whose keyword
@@ -330,7 +331,9 @@ class GaitModel(nn.Module):
                 inputs[name], lengths, dtype=dtype
             )
         shapes = {name: (x.shape[0], x.shape[2]) for name, x in prepared.items()}
-        if len(set(shapes.values())) > 1:
+        # Compared one by one: a set of sizes would fix them in a graph that is to hold for all.
+        first = shapes[self.modalities[0]]
+        if any(shape != first for shape in shapes.values()):
             raise ValueError(
                 "expected modalities with as many sequences and frames as each other, got "
                 f"{', '.join(f'{n} x {t} of {name}' for name, (n, t) in shapes.items())}"

@@ -115,6 +115,11 @@ class DeepGaitV2(MaxPooled):
         x, lengths = self.prepare(silhouettes, lengths)
         return self.backbone(x, lengths, self.run), lengths
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: the stem and the last block of every layer."""
+        return self.backbone.stage_names("backbone.")
+
     def temporal_reach(self) -> tuple[int, int]:
         """See :meth:`GaitModel.temporal_reach`."""
         frames_per_block = {"2d": 0, "p3d": 1, "3d": 2}[self.backbone.mode]

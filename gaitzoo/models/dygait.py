@@ -144,6 +144,13 @@ class DyGait(GaitModel):
         )
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: all blocks, and what makes three frames one."""
+        blocks = (f"blocks.{i}" for i in range(len(self.blocks)))
+        names = {"stem": "stem", "aggregate": "aggregation"}
+        return tuple(names.get(step) or next(blocks) for step in self.order if step != "pool")
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

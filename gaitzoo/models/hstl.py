@@ -177,10 +177,10 @@ class HSTL(GaitModel):
         rows = sum(self.hierarchy[0].heights)
         return rows, max(2, 2 * round(rows * 22 / 64))
 
-    def forward_intermediates(
+    def forward_levels(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> list[HSTLFeatures]:
-        """Returns maps and parts of every level, coarse to fine.
+        """Computes maps and parts of every level, coarse to fine.
 
         A level that shortens the sequence gives two entries, before and after. The last entry is
         the deepest map once more, with its final parts. Keeps all maps in memory.
@@ -239,6 +239,15 @@ class HSTL(GaitModel):
     def forward(self, silhouettes: Tensor, lengths: Tensor | None = None) -> GaitOutput:
         """Embeds a batch of sequences; every map is pooled and forgotten before the next."""
         return self._embed([self._pooled(place) for place in self._walk(silhouettes, lengths)])
+
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: all maps that are pooled to parts."""
+        names = []
+        for i, level in enumerate(self.hierarchy):
+            names.append(f"levels.{i}.arme.{len(level.channels) - 1}")
+            names += [f"levels.{i}.fta"] * level.shorten
+        return tuple(names)
 
     def temporal_reach(self) -> tuple[int, int]:
         """See :meth:`GaitModel.temporal_reach`."""

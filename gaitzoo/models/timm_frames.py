@@ -176,6 +176,11 @@ class TimmFrames(MaxPooled):
             x = _with_margins(x, self.grid_size)
         return self.run(self.frames, x), lengths
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: timm's network gives one map."""
+        return ("frames",)
+
     def temporal_reach(self) -> tuple[int, int]:
         """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
         return 0, 1

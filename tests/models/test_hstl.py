@@ -195,7 +195,7 @@ def test_layout_written_here_is_that_of_the_golden_files(name):
 def test_maps_and_parts_of_every_level(tag, maps, parts, width):
     with torch.device("meta"):
         model = gaitzoo.create_model(f"hstl.{tag}").eval()
-        places = model.forward_intermediates(torch.empty(1, 30, 64, width))
+        places = model.forward_levels(torch.empty(1, 30, 64, width))
     wanted = [(*shape, width * shape[2] // 64) for shape in [*maps, maps[-1]]]
     assert [tuple(place.features.shape[1:]) for place in places] == wanted
     assert [place.parts.shape[1] for place in places] == parts
@@ -207,7 +207,7 @@ def test_maps_and_parts_of_every_level(tag, maps, parts, width):
 def test_parts_of_a_level_stand_where_they_belong():
     model = gaitzoo.create_model("hstl_tiny").eval()
     clips, lengths = torch.rand(2, 7, 16, 12), torch.tensor([7, 4])
-    places = model.forward_intermediates(clips, lengths)
+    places = model.forward_levels(clips, lengths)
     features, counts = model.forward_features(clips, lengths)
     for place, of_place, count in zip(places, features, counts, strict=True):
         assert torch.equal(of_place, place.features)
@@ -397,7 +397,7 @@ def test_short_sequences_are_played_again(frames, played, out):
     clip = torch.rand(1, frames, 16, 12)
     explicit = model(clip.repeat(1, played // frames, 1, 1))
     assert torch.equal(model(clip).embeddings, explicit.embeddings)
-    assert model.forward_intermediates(clip)[-1].features.shape[2] == out
+    assert model.forward_levels(clip)[-1].features.shape[2] == out
 
 
 @torch.no_grad()
@@ -410,7 +410,7 @@ def test_embedding_is_the_shared_batch_norm_of_the_parts():
     torch.nn.init.uniform_(batch_norm.running_var, 0.5, 2.0)
     clips = torch.rand(2, 4, 16, 12)
     output = model(clips)
-    parts = torch.cat([place.parts for place in model.forward_intermediates(clips)], 1)
+    parts = torch.cat([place.parts for place in model.forward_levels(clips)], 1)
     parts = torch.einsum("npc,pcd->npd", parts, model.part_fc.weight)
     wanted = (parts - batch_norm.running_mean) / (batch_norm.running_var + 1e-5).sqrt()
     wanted = wanted * batch_norm.weight + batch_norm.bias

@@ -40,7 +40,7 @@ def test_it_moves_as_a_tensor():
     assert meta.logits is None
 
 
-class Transferable(abc.ABC):
+class Transferable(abc.ABC):  # noqa: B024 - decides by its hook
     """What Lightning moves as a whole: anything with a method "to"."""
 
     @classmethod

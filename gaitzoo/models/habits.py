@@ -1,0 +1,147 @@
+"""What users of timm expect of a model, on all models alike."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from gaitzoo.models.features import FeatureInfo, describe_features, maps_of
+from gaitzoo.models.groups import layer_groups, names_without_decay
+from gaitzoo.models.outputs import GaitOutput
+
+__all__ = ["TimmHabits"]
+
+
+class TimmHabits(nn.Module):
+    """Maps inside a model and groups of its parameters, in timm's words.
+
+    A subclass names the modules that give maps (:attr:`feature_modules`). Every ``forward_head``
+    also takes ``pre_logits=True`` and then returns what the classifier gets, ``[N, P, C]``.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward_head" in vars(cls):
+            cls.forward_head = _with_pre_logits(vars(cls)["forward_head"])  # pyright: ignore
+
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """Names of the modules that give maps, in the order in which they are called.
+
+        A map is ``[N, C, T', H', W']``, or ``[N * T, C, H', W']`` of layers that see single
+        frames. ``()`` = the model gives none.
+        """
+        return ()
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """What is known of the maps of :meth:`forward_intermediates`.
+
+        Raises:
+            ValueError: If the model names no maps.
+        """
+        if "_feature_info" not in vars(self):
+            # Not through nn.Module.__setattr__, so that it is kept beside the modules.
+            object.__setattr__(self, "_feature_info", describe_features(self))
+        return vars(self)["_feature_info"]
+
+    def forward_intermediates(
+        self,
+        silhouettes: Any,
+        lengths: Tensor | None = None,
+        indices: int | Sequence[int] | None = None,
+        *,
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Computes the maps inside the model.
+
+        Args:
+            silhouettes: As for the model's call.
+            lengths: As for the model's call.
+            indices: Which maps, as in :attr:`feature_info`: indices (negative ones count from the
+                last), a number of last ones, or ``None`` = all.
+            intermediates_only: Give the maps alone, and compute nothing that comes after them.
+
+        Returns:
+            A list of maps ``[N, C, T', H', W']``, zeros past the end of a sequence, whose valid
+            frames are ``feature_info.out_lengths(lengths)``. Before it, unless
+            ``intermediates_only``, what ``forward_features`` returns.
+
+        Raises:
+            ValueError: If the model names no maps, or an index is out of range.
+
+        Example:
+            >>> import gaitzoo, torch
+            >>> model = gaitzoo.create_model("gaitbase_tiny")
+            >>> features, maps = model.forward_intermediates(torch.rand(2, 3, 16, 12), indices=2)
+            >>> [x.shape[1] for x in maps], model.forward_head(*features).embeddings.shape
+            ([4, 5], torch.Size([2, 4, 4]))
+        """
+        features, maps = maps_of(self, silhouettes, lengths, indices, stop=intermediates_only)
+        return maps if intermediates_only else (features, maps)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers from the first to the last, for learning rates that fall from layer to layer.
+
+        ``timm.optim.create_optimizer_v2(model, layer_decay=0.75)`` reads it.
+
+        Args:
+            coarse: Whole stages instead of blocks.
+
+        Returns:
+            Name of each group to a pattern for the names of its parameters. The classifier and
+            the norm before it fit none: they are the last group.
+        """
+        key = getattr(self, "classifier_key", None) or ""
+        head = key.rpartition(".")[0] or key
+        return layer_groups(self, head or None, coarse)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay would only harm: biases, norms, single numbers."""
+        return names_without_decay(self)
+
+
+def _with_pre_logits(head: Callable[..., GaitOutput]) -> Callable[..., Any]:
+    """A ``forward_head`` that also takes ``pre_logits``."""
+    signature = inspect.signature(head)
+    if "pre_logits" in signature.parameters:
+        return head
+
+    @functools.wraps(head)
+    def forward_head(self: Any, *args: Any, pre_logits: bool = False, **kwargs: Any) -> Any:
+        if pre_logits:
+            return _before_classifier(self, functools.partial(head, self, *args, **kwargs))
+        return head(self, *args, **kwargs)
+
+    option = inspect.Parameter("pre_logits", inspect.Parameter.KEYWORD_ONLY, default=False)
+    forward_head.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        parameters=[*signature.parameters.values(), option]
+    )
+    return forward_head
+
+
+def _before_classifier(model: Any, head: Callable[[], GaitOutput]) -> Tensor:
+    """What the classifier gets, or would get if there was one."""
+    found: dict[str, Tensor] = {}
+
+    def keep_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found["classifier"] = args[0]
+
+    def keep_vectors(_module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        # Necks give vectors and class scores, other owners of a classifier class scores alone.
+        found["owner"] = output[0] if isinstance(output, tuple) else args[0]
+
+    owner_name = (model.classifier_key or "").rpartition(".")[0]
+    with ExitStack() as stack:
+        if isinstance(classifier := model.get_classifier(), nn.Module):
+            stack.callback(classifier.register_forward_pre_hook(keep_input).remove)
+        if owner_name:
+            owner = model.get_submodule(owner_name)
+            stack.callback(owner.register_forward_hook(keep_vectors).remove)
+        embeddings = head().embeddings
+    return found.get("classifier", found.get("owner", embeddings))

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 import gaitzoo
+from gaitzoo.data.atomic import whole_files
 from gaitzoo.data.augment import RandomAugment
 from gaitzoo.losses import PartCrossEntropyLoss, PartTripletLoss, gather_across_processes
 from gaitzoo.metrics import cross_view_rank1, part_distances
@@ -153,14 +153,13 @@ class RenderedWalks(RandomWalks):
     def _render_all(self) -> None:
         recipe, size = self.recipe, frame_size(self.recipe)
         shape = (recipe.identities, recipe.rendered, 2 * recipe.frames, *size)
-        unfinished = self.path.with_suffix(".unfinished")
-        walks = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-        for label in tqdm(range(recipe.identities), unit="person", desc="rendering"):
-            for number in range(recipe.rendered):
-                draws = np.random.default_rng((recipe.seed, label, number))
-                walks[label, number] = render(recipe, label, draws, shape[2]).numpy()
-        walks.flush()
-        os.replace(unfinished, self.path)
+        with whole_files(self.path) as unfinished:
+            walks = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            for label in tqdm(range(recipe.identities), unit="person", desc="rendering"):
+                for number in range(recipe.rendered):
+                    draws = np.random.default_rng((recipe.seed, label, number))
+                    walks[label, number] = render(recipe, label, draws, shape[2]).numpy()
+            walks.flush()
 
     def clip(self, label: int, draws: np.random.Generator) -> Tensor:
         """One clip ``[T, H, W]`` of a person, cut out of one of the walks."""
@@ -352,15 +351,14 @@ def save_progress(
     path: Path, step: int, network: Network, optimizer: torch.optim.Optimizer
 ) -> None:
     """Writes a checkpoint beside the old one, then takes its place: killed or not, one is whole."""
-    unfinished = path.with_suffix(".unfinished")
     checkpoint = {
         "step": step,
         "model": network.model.state_dict(),
         "head": network.head.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(checkpoint, unfinished)
-    os.replace(unfinished, path)
+    with whole_files(path) as unfinished:
+        torch.save(checkpoint, unfinished)
 
 
 def save_weights(model: gaitzoo.GaitModel, output: Path) -> None:

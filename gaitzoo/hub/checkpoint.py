@@ -205,7 +205,7 @@ def check_fits(
         ]
         key = getattr(model, "classifier_key", None)
         wrong = [*missing, *extra, *misshapen]
-        if mistyped:
+        if not wrong:
             advice = "it was damaged or changed."
         elif not without_classes(dict.fromkeys(wrong), key):
             advice = _about_classes(num_classes_in(state_dict, key))

@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -92,7 +93,7 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint(train, recipe, monkeypat
 
     train.train(recipe, stop_at=2)
     with monkeypatch.context() as patch:
-        patch.setattr(train.os, "replace", die)
+        patch.setattr(os, "replace", die)
         with pytest.raises(KilledError):
             train.train(recipe)
     checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import gaitzoo
+from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.metrics import part_distances, rank_k
 from gaitzoo.synthetic import SyntheticWalkers
 
@@ -137,7 +138,7 @@ def measure(
     """Runs every way of one model ``rounds`` times, in turns."""
     torch.compiler.reset()  # the compiler keeps a few graphs only, for all models together
     model = create(name).to(device)
-    clips, labels = walkers(num_clips, model.pretrained_cfg.input_size)
+    clips, labels = walks(model, num_clips)
     runs = {way: prepared(model, way, clips, device) for way in ways}
     # The first run pays for compilation and for choosing algorithms.
     embeddings = {way: run() for way, run in runs.items()}
@@ -183,6 +184,15 @@ def create(name: str) -> gaitzoo.GaitModel:
     return gaitzoo.create_model(architecture, num_classes=0, **model_args).eval()
 
 
+def walks(model: gaitzoo.GaitModel, num_clips: int) -> tuple[list[Any], list[int]]:
+    """Two clips each of several people: walkers, or noise for models of other modalities."""
+    if model.modalities == ("silhouettes",) and model.in_channels == 1:
+        return walkers(num_clips, model.pretrained_cfg.input_size)
+    lengths = [LENGTHS[i % len(LENGTHS)] for i in range(num_clips)]
+    clips = [example_sequence(model, frames, seed=i) for i, frames in enumerate(lengths)]
+    return clips, [i // 2 for i in range(num_clips)]
+
+
 def walkers(num_clips: int, size: tuple[int, int]) -> tuple[list[Tensor], list[int]]:
     """Two walks each of synthetic people, uint8 frames, in the mixed lengths."""
     people = SyntheticWalkers(
@@ -198,7 +208,7 @@ def walkers(num_clips: int, size: tuple[int, int]) -> tuple[list[Tensor], list[i
 
 
 def prepared(
-    model: gaitzoo.GaitModel, way: str, clips: list[Tensor], device: torch.device
+    model: gaitzoo.GaitModel, way: str, clips: list[Any], device: torch.device
 ) -> Callable[[], Tensor]:
     """A function that embeds all clips in one way."""
     if way == "naive":
@@ -213,9 +223,14 @@ def prepared(
 
 
 @torch.no_grad()
-def one_by_one(model: gaitzoo.GaitModel, clips: list[Tensor], device: torch.device) -> Tensor:
+def one_by_one(model: gaitzoo.GaitModel, clips: list[Any], device: torch.device) -> Tensor:
     """What research code does."""
-    found = [model((clip.to(device).float() / 255)[None]).embeddings.cpu() for clip in clips]
+    found = []
+    for clip in clips:
+        batch = each_tensor(clip, lambda x: x[None].to(device))
+        if isinstance(batch, Tensor) and batch.dtype == torch.uint8:
+            batch = batch.float() / 255
+        found.append(model(batch).embeddings.cpu())
     return torch.cat(found)
 
 
@@ -259,9 +274,7 @@ def resident(status: Path, field: str) -> int:
     return int(lines[field].split()[0]) * 1024
 
 
-def flops(
-    model: gaitzoo.GaitModel, clips: list[Tensor], device: str | torch.device = "meta"
-) -> int:
+def flops(model: gaitzoo.GaitModel, clips: list[Any], device: str | torch.device = "meta") -> int:
     """Operations of convolutions and matrix products, by default on tensors without memory."""
     state = {
         name: torch.empty_like(tensor, device="meta") if device == "meta" else tensor
@@ -270,7 +283,8 @@ def flops(
     counted = {torch.ops.aten.mkldnn_convolution: convolution_flops}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         for clip in clips:
-            torch.func.functional_call(model, state, clip[None].to(device))
+            batch = each_tensor(clip, lambda x: x[None].to(device))
+            torch.func.functional_call(model, state, (batch,))
     return counter.get_total_flops()
 
 

@@ -25,8 +25,8 @@ def people(tmp_path):
     frames[0].save(known / "ann" / "two.gif", save_all=True, append_images=frames[1:])
     for number, frame in enumerate(walk(1)):
         Image.fromarray(frame).save(known / "bob" / "monday" / f"{number}.png")
-    (new / "ann" / "three.pkl").write_bytes(pickle.dumps(walk(0, seed=2, frames=3)))
-    np.savez(new / "zoe" / "four.npz", walk(2, frames=1))
+    (new / "ann" / "three.pkl").write_bytes(pickle.dumps(walk(0, seed=2)))
+    np.savez(new / "zoe" / "four.npz", walk(2, frames=4))
     return tmp_path
 
 

@@ -6,7 +6,14 @@ import argparse
 import json
 from typing import Any
 
-from gaitzoo.cli.files import Clips, check_output, load_model, name_sequences
+from gaitzoo.cli.files import (
+    Clips,
+    check_output,
+    describe_weights,
+    load_model,
+    name_sequences,
+    say_weights,
+)
 from gaitzoo.cli.options import add_command, add_model_options, embed_options
 from gaitzoo.hub.reading import write_safetensors
 from gaitzoo.inference.embed import embed
@@ -32,6 +39,7 @@ def add_embed(commands: Any) -> None:
     command.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="safetensors file to write"
     )
+    command.add_argument("--force", action="store_true", help="replace a file that is there")
     add_model_options(command)
 
 
@@ -39,14 +47,17 @@ def _run(options: argparse.Namespace) -> None:
     several = len(options.paths) > 1
     named = [pair for path in options.paths for pair in name_sequences(path, several)]
     sequences = [sequence for _, sequence in named]
-    output = check_output(options.output, sequences, options.checkpoint)
+    output = check_output(
+        options.output, sequences, options.checkpoint, ".safetensors", options.force
+    )
     model, weights = load_model(options)
     embeddings = embed(model, Clips(sequences, model), **embed_options(options))
+    known = describe_weights(options, model, weights)
     metadata = {
         "names": json.dumps([name for name, _ in named]),
         "identities": json.dumps([sequence.identity for sequence in sequences]),
-        "model": options.model,
-        "weights": weights,
+        **known,
     }
     write_safetensors(output, {"embeddings": embeddings}, metadata)
     print(f"{output}: embeddings {list(embeddings.shape)} for {len(sequences)} sequence(s)")
+    print(say_weights(known))

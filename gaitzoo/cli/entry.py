@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ import torch
 from gaitzoo.cli.demo import add_demo
 from gaitzoo.cli.embed import add_embed
 from gaitzoo.cli.export import add_export
+from gaitzoo.cli.files import note
 from gaitzoo.cli.identify import add_identify
 from gaitzoo.cli.models import add_models
 from gaitzoo.models.cfg import PretrainedNotAvailable
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text of the terminal
             stream.reconfigure(errors="backslashreplace")
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: note(str(message))
+            options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser with its errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")

@@ -40,10 +40,8 @@ def add_export(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    output = check_output(options.output, [], options.checkpoint, ".onnx")
-    for path in (output, Path(f"{output}.data")):
-        if path.exists() and not options.force:
-            raise FileExistsError(f"{path} exists; choose another file, or replace it with --force")
+    output = check_output(options.output, [], options.checkpoint, ".onnx", options.force)
+    check_output(f"{output}.data", [], options.checkpoint, ".data", options.force)
     check_packages()
     model, weights = load_model(options)
     with whole_model(output) as unfinished:

@@ -8,18 +8,20 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
-from gaitzoo.data.silhouettes import create_transform
-from gaitzoo.evaluation.pictures import evenly_spaced
+from gaitzoo.evaluation.pictures import drawable_frames, evenly_spaced
 from gaitzoo.hub.factory import create_model
+from gaitzoo.hub.provenance import provenance
+from gaitzoo.inference.inputs import align_with
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import model_info
 
-__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences"]
+__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences", "note"]
 
 _SEED = 0  # of untrained weights, so that their numbers repeat
 
@@ -35,8 +37,7 @@ def load_model(options: argparse.Namespace) -> tuple[GaitModel, str]:
         weights = "pretrained"
     else:
         weights = "untrained"
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default", UserWarning)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = create_model(
             options.model,
@@ -44,17 +45,36 @@ def load_model(options: argparse.Namespace) -> tuple[GaitModel, str]:
             num_classes=0,
             checkpoint_path=options.checkpoint,
         )
-    for warning in caught:
-        _note(str(warning.message))
     if weights == "untrained":
-        _note(
+        note(
             f"{options.model} is untrained (random weights, fixed seed): expect poor matches; "
             "load trained weights with --checkpoint FILE"
         )
     return model, weights
 
 
-def _note(text: str) -> None:
+def describe_weights(options: argparse.Namespace, model: GaitModel, weights: str) -> dict[str, str]:
+    """What a file of results records of the model, its name and weights as :func:`load_model` says.
+
+    Args:
+        options: Those that the model was loaded by.
+        model: The model.
+        weights: In a word or two.
+    """
+    known = provenance(model, options.checkpoint)
+    if weights == "pretrained" and known["weights"] != "not of a tag":
+        weights = known["weights"]
+    return {**known, "model": options.model, "weights": weights}
+
+
+def say_weights(known: dict[str, str]) -> str:
+    """One line on the weights that gave a result."""
+    trained = f", trained on {known['trained_on']}" if "trained_on" in known else ""
+    return f"weights: {known['weights']}{trained} (sha256 {known['weights_sha256'][:12]}...)"
+
+
+def note(text: str) -> None:
+    """Writes one line beside the results."""
     print(f"gaitzoo: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
@@ -102,7 +122,7 @@ class Clips:
 
     Args:
         sequences: Where they are.
-        model: Whose input they become.
+        model: What reads them.
         kept_frames: How many frames of each stay in ``shown``, for pictures.
     """
 
@@ -110,22 +130,28 @@ class Clips:
         self, sequences: list[SequencePath], model: GaitModel, kept_frames: int = 0
     ) -> None:
         self.sequences = sequences
-        self.transform = create_transform(model)
+        self.modalities = model.modalities
+        self.align = align_with(model)
         self.kept_frames = kept_frames
         self.shown: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         for sequence in self.sequences:
-            frames = load_silhouettes(sequence.path)
-            try:
-                frames = self.transform.align(frames)
-            except ValueError as error:
-                raise ValueError(f"{sequence.path}: {error}") from error
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                frames = load_silhouettes(sequence.path)
+                try:
+                    frames = self.align(frames)
+                except ValueError as error:
+                    raise ValueError(f"{sequence.path}: {error}") from error
+            for warning in caught:
+                warnings.warn(f"{sequence.path}: {warning.message}", warning.category, stacklevel=2)
             if self.kept_frames:
-                self.shown.append(evenly_spaced(frames, self.kept_frames).clone())
+                drawable = drawable_frames(frames, self.modalities)
+                self.shown.append(evenly_spaced(drawable, self.kept_frames).clone())
             yield frames
 
 
@@ -133,11 +159,12 @@ def check_output(
     path: str | Path,
     sequences: list[SequencePath],
     checkpoint: str | None,
-    suffix: str | None = None,
+    suffix: str,
+    force: bool = True,
 ) -> Path:
     """Refuses, before the work, an output that cannot be written or would replace an input."""
     path = Path(path)
-    if suffix is not None and path.suffix.lower() != suffix:
+    if path.suffix.lower() != suffix:
         raise ValueError(f"expected a file name that ends in {suffix}, got {path}")
     if path.is_dir():
         raise ValueError(f"expected a file to write, got the folder {path}; add a file name")
@@ -159,4 +186,6 @@ def check_output(
     # A picture among the frames of a sequence would be one of them the next time.
     if not inputs.isdisjoint((path.resolve(), path.resolve().parent)):
         raise ValueError(f"{path} is, or lies among, what is read; choose another file to write")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists; choose another file, or replace it with --force")
     return path

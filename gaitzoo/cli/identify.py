@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from gaitzoo.cli.files import Clips, check_output, find_sequences_at, load_model
+from gaitzoo.cli.files import (
+    Clips,
+    check_output,
+    describe_weights,
+    find_sequences_at,
+    load_model,
+    say_weights,
+)
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
 from gaitzoo.cli.sheet import FRAMES_SHOWN, MATCHES_SHOWN, draw, panel_of
 from gaitzoo.data.files import SequencePath
@@ -68,11 +75,13 @@ def _run(options: argparse.Namespace) -> None:
         top=options.top,
         **embed_options(options),
     )
+    known = describe_weights(options, model, weights)
     if options.json:
         described = _found_as_json(gallery, probes, found)
-        print(json.dumps({"model": options.model, "weights": weights, **described}, indent=2))
+        print(json.dumps({**known, **described}, indent=2))
     else:
         _print_matches(gallery, probes, found)
+        print(f"\n{say_weights(known)}")
     if picture:
         count = min(len(probes), _PROBES_SHOWN)
         rows = []

@@ -19,7 +19,7 @@ MATCHES_SHOWN = 3
 def panel_of(
     frames: Tensor, name: str, match: Match | None = None, true_label: str | int | None = None
 ) -> Panel:
-    """The panel of a probe, or of a match, whose border shows whether it is the right person."""
+    """The panel of a probe, or of a match with a border by whether it is the right person."""
     frames = evenly_spaced(frames, FRAMES_SHOWN)
     if match is None:
         return Panel(frames, [name])

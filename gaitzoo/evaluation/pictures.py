@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gaitzoo.data.silhouettes import as_frames
+from gaitzoo.data.frames import as_frames
+from gaitzoo.data.modalities import find_modality
 
-__all__ = ["Panel", "contact_sheet", "evenly_spaced"]
+__all__ = ["Panel", "contact_sheet", "drawable_frames", "evenly_spaced"]
 
 Verdict = Literal["right", "wrong"]
 
@@ -80,6 +82,45 @@ def evenly_spaced(frames: Tensor, count: int) -> Tensor:
         raise ValueError(f"expected a count of 1 or more, got {count}")
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(np.int64)
     return frames[chosen.tolist()]
+
+
+def drawable_frames(sequence: Tensor | Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
+    """Grey frames of one sequence, of its first modality that has any.
+
+    Maps of several channels become their brightest channel, labels grey levels.
+
+    Args:
+        sequence: What a model reads, without the axis N: a tensor, or a mapping from names to
+            tensors.
+        modalities: Names, as in ``model.modalities``.
+
+    Returns:
+        ``[T, H, W]`` as it is (silhouettes), or floats in [0, 1].
+
+    Raises:
+        ValueError: If there are no frames to draw, as of poses.
+
+    Example:
+        >>> import torch
+        >>> drawable_frames(torch.rand(2, 9, 64, 44), ("skeleton_maps",)).shape
+        torch.Size([9, 64, 44])
+    """
+    for name in modalities:
+        modality = find_modality(name)
+        if modality.is_map and modality.time_axis is not None:
+            frames = sequence[name] if isinstance(sequence, Mapping) else sequence
+            if frames.ndim == 3 and modality.bytes_mean == "grey levels":
+                return frames
+            frames = frames.amax(0) if frames.ndim == 4 else frames
+            low, high = (float(bound) for bound in frames.float().aminmax())
+            low, high = modality.value_range or (low, max(high, low + 1e-6))
+            if frames.dtype == torch.uint8 and modality.bytes_mean == "grey levels":
+                low, high = 0, 255
+            return ((frames.float() - low) / (high - low)).clamp(0, 1)
+    raise ValueError(
+        f"expected frames to draw (silhouettes, skeleton maps, parsing, ...), got "
+        f"{', '.join(modalities)} alone; leave the picture out"
+    )
 
 
 def contact_sheet(

@@ -35,7 +35,7 @@ def embed_in_chunks(model: GaitModel, sequence: Any, max_frames: int) -> Tensor:
     """
     found = model.temporal_reach()
     if found is None:
-        raise ValueError(f"expected a model whose frames can be cut, got {type(model).__name__}")
+        raise ValueError(f"expected a model with a temporal_reach(), got {type(model).__name__}")
     reach, step = found
     num_frames = count_frames(model.modalities, sequence)
     stride = max(step, (max_frames - 2 * reach) // step * step)

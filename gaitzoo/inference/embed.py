@@ -21,7 +21,7 @@ from gaitzoo.models.base import GaitModel
 
 __all__ = ["embed"]
 
-# Batches whose sequences are sorted by length together. Sorting within a window keeps generators
+# Batches that are sorted by length together. Sorting within a window keeps generators
 # from being read to their end before anything is computed.
 _WINDOW = 16
 # What is more makes nothing faster. A processor computes frames one after the other: it loses by
@@ -155,7 +155,8 @@ def _check_arguments(
 
 def _axes_of_one(model: GaitModel) -> int:
     """Axes of one sequence, at least."""
-    several = model.modalities == ("silhouettes",) and model.in_channels > 1
+    channels = getattr(model, "in_channels", 1)
+    several = model.modalities == ("silhouettes",) and channels > 1
     return min(len(find_modality(name).axes.split()) - 1 for name in model.modalities) + several
 
 
@@ -213,7 +214,7 @@ def _embeddings(
 
 
 def _fitting_frames(needed: int, max_memory: int | None, device: torch.device) -> int:
-    """Frames whose maps fit into memory together, each of which takes ``needed`` bytes."""
+    """Frames that fit into memory together, at ``needed`` bytes each."""
     if max_memory is None:
         return max(_FEWEST_FRAMES, free_memory(device) // 2 // needed)
     return max(1, max_memory // needed)

@@ -23,7 +23,7 @@ class Match:
 
     Args:
         index: Its place in the gallery.
-        label: Whose it is.
+        label: Identity of the person.
         distance: How far it is from the probe; smaller is closer.
     """
 
@@ -39,7 +39,7 @@ class Identification:
     Args:
         matches: For every probe its nearest gallery sequences, the nearest first.
         distances: ``[Q, G]``, every probe to every gallery sequence.
-        rank1: Share of the known probes whose nearest match is the same person, in [0, 1];
+        rank1: Share of the known probes with the same person as nearest match, in [0, 1];
             ``None`` if no probe is known.
         known: For every probe whether its person is in the part of the gallery that it was
             compared with; all False without probe labels.
@@ -72,7 +72,7 @@ def identify(
         model: A model of this library.
         gallery: Sequences of known people, as :func:`gaitzoo.embed` takes them.
         probes: Sequences to identify, likewise.
-        gallery_labels: Whose each gallery sequence is: ``[G]`` names or numbers.
+        gallery_labels: Identity of each gallery sequence: ``[G]`` names or numbers.
         probe_labels: The true identities ``[Q]``, of the same kind, if they are known and Rank-1
             is wanted.
         exclude: ``[Q, G]`` bool, True for pairs that must not match, for example

@@ -49,7 +49,7 @@ def align_with(model: GaitModel) -> Callable[[Any], Any]:
     """What brings one sequence to the size that a model reads.
 
     Args:
-        model: Says modalities, channels and frame size.
+        model: Modalities, channels and frame size are its own.
 
     Returns:
         A function of one sequence, an array or tensor or for several modalities a mapping of
@@ -88,8 +88,10 @@ def align_with(model: GaitModel) -> Callable[[Any], Any]:
 def _axes(model: GaitModel, name: str) -> list[str]:
     """Letters of one sequence's axes."""
     letters = find_modality(name).axes.split()[1:]
-    several = name == "silhouettes" and len(model.modalities) == 1 and model.in_channels > 1
-    return [str(model.in_channels), *letters] if several else letters
+    # A model of one channel need not say so.
+    channels = getattr(model, "in_channels", 1)
+    several = name == "silhouettes" and len(model.modalities) == 1 and channels > 1
+    return [str(channels), *letters] if several else letters
 
 
 def _wanted(axes: Mapping[str, list[str]]) -> str:
@@ -180,7 +182,7 @@ def cut(model: GaitModel, sequence: Any, begin: int, end: int) -> Any:
     """Some frames of a sequence as a batch of one, on the model's device.
 
     Args:
-        model: Says the modalities.
+        model: Modalities are its own.
         sequence: A tensor, or a mapping from names to tensors, without the axis N.
         begin: First frame.
         end: The frame after the last.
@@ -255,8 +257,8 @@ def example_sequence(model: GaitModel, num_frames: int, seed: int | None = None)
     """A made-up sequence of the shape that a model reads.
 
     Args:
-        model: Says modalities, channels and frame size; also ``num_joints`` and ``num_points``
-            where it has these attributes and they are not 17 and 64.
+        model: Modalities, channels and frame size are its own; also ``num_joints`` and
+            ``num_points``, where they are not 17 and 64.
         num_frames: T.
         seed: Of random values within the model's range; ``None`` = all of the lowest value.
 

@@ -133,7 +133,7 @@ def _measure(model: GaitModel, shapes: Mapping[str, tuple[int, ...]]) -> int | N
 
 
 def _shadow(model: nn.Module) -> nn.Module:
-    """A copy of a model whose tensors have a shape and no memory."""
+    """A copy of a model on tensors that have a shape and no memory."""
     # What is in here already is not copied.
     copies: dict[int, Any] = {}
     for module in model.modules():

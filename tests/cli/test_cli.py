@@ -18,6 +18,7 @@ from gaitzoo.evaluation.pictures import Panel
 pytest_plugins = ["cli_fixtures"]
 
 
+X = "x.safetensors"
 COMMANDS = ("models", "embed", "identify", "export", "demo")
 
 
@@ -76,6 +77,10 @@ def foreign_checkpoint(folder):
     torch.save({"model": {"conv.weight": torch.ones(2)}}, folder / "w.pt")
 
 
+def output_folder(folder):
+    (folder / "d.safetensors").mkdir()
+
+
 def saved_model(folder):
     gaitzoo.create_model("dygait_tiny").save_pretrained(folder / "saved")
 
@@ -83,23 +88,25 @@ def saved_model(folder):
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
-        (None, ["embed", "nowhere", "-o", "x"], "nowhere, which does not exist"),
-        (broken_png, ["embed", "known", "-o", "x", *TINY], "0.png"),
-        (hostile_pickle, ["embed", "known", "-o", "x", *TINY], "evil.pkl"),
-        (blank_masks, ["embed", "known", "-o", "x", *TINY], "blank.npy: Expected at least one"),
-        (empty_known, ["embed", "known", "-o", "x", *TINY], "found none"),
-        (only_text, ["embed", "known", "-o", "x", *TINY], "Expected frames"),
-        (None, ["embed", "known", "-o", "x", "--model", "dygate"], "unknown model 'dygate'"),
-        (None, ["embed", "known", "-o", "x", "--model", "dygait.x"], "unknown tag 'x'"),
-        (None, ["embed", "known", "-o", "x", "--model", "local-dir:no"], "a folder after local"),
-        (None, ["embed", "known", "-o", "x", *TINY, "--checkpoint", "no.pt"], "no.pt"),
-        (foreign_checkpoint, ["embed", "known", "-o", "x", *TINY, "--checkpoint", "w.pt"], "w.pt"),
-        (None, ["embed", "known", "-o", "x", *TINY, "--device", "warp"], "got 'warp'"),
-        (None, ["embed", "known", "-o", "x", *TINY, "--device", "meta"], "got 'meta'"),
-        (None, ["embed", "known", "-o", "x", *TINY, "--batch-frames", "0"], "--batch-frames"),
-        (None, ["embed", "known", "-o", "no/x", *TINY], "existing folder"),
-        (None, ["embed", "known", "-o", "known", *TINY], "got the folder known"),
-        (None, ["embed", "known", "-o", "known/ann/one.npy", *TINY], "among, what is read"),
+        (None, ["embed", "nowhere", "-o", X], "nowhere, which does not exist"),
+        (broken_png, ["embed", "known", "-o", X, *TINY], "0.png"),
+        (hostile_pickle, ["embed", "known", "-o", X, *TINY], "evil.pkl"),
+        (blank_masks, ["embed", "known", "-o", X, *TINY], "blank.npy: Expected at least one"),
+        (empty_known, ["embed", "known", "-o", X, *TINY], "found none"),
+        (only_text, ["embed", "known", "-o", X, *TINY], "Expected frames"),
+        (None, ["embed", "known", "-o", X, "--model", "dygate"], "unknown model 'dygate'"),
+        (None, ["embed", "known", "-o", X, "--model", "dygait.x"], "unknown tag 'x'"),
+        (None, ["embed", "known", "-o", X, "--model", "local-dir:no"], "a folder after local"),
+        (None, ["embed", "known", "-o", X, *TINY, "--checkpoint", "no.pt"], "no.pt"),
+        (foreign_checkpoint, ["embed", "known", "-o", X, *TINY, "--checkpoint", "w.pt"], "w.pt"),
+        (None, ["embed", "known", "-o", X, *TINY, "--device", "warp"], "got 'warp'"),
+        (None, ["embed", "known", "-o", X, *TINY, "--device", "meta"], "got 'meta'"),
+        (None, ["embed", "known", "-o", X, *TINY, "--batch-frames", "0"], "--batch-frames"),
+        (None, ["embed", "known", "-o", "no/x.safetensors", *TINY], "existing folder"),
+        (output_folder, ["embed", "known", "-o", "d.safetensors", *TINY], "got the folder d.saf"),
+        (None, ["embed", "known", "-o", "x.npz", *TINY], "ends in .safetensors, got x.npz"),
+        (saved_model, ["embed", "known", "-o", "saved/model.safetensors", *TINY], "--force"),
+        (None, ["embed", "known", "-o", "known/bob/monday/x.safetensors", *TINY], "among, what"),
         (
             saved_model,
             [

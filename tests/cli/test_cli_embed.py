@@ -3,9 +3,10 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
-from cli_world import TINY, identify
+from cli_world import TINY, identify, walk
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -17,7 +18,9 @@ pytest_plugins = ["cli_fixtures"]
 def test_embed_writes_what_the_library_gives(run, people):
     code, out, err = run("embed", "known", "-o", "out.safetensors", *TINY)
     assert code == 0
-    assert out == "out.safetensors: embeddings [3, 6, 4] for 3 sequence(s)\n"
+    lines = out.splitlines()
+    assert lines[0] == "out.safetensors: embeddings [3, 6, 4] for 3 sequence(s)"
+    assert lines[1].startswith("weights: untrained (sha256 ")
     assert err.count("\n") == 1
     assert "dygait_tiny is untrained" in err
     with safe_open("out.safetensors", "pt") as file:
@@ -26,6 +29,7 @@ def test_embed_writes_what_the_library_gives(run, people):
     assert json.loads(metadata["names"]) == names
     assert json.loads(metadata["identities"]) == ["ann", "ann", "bob"]
     assert (metadata["model"], metadata["weights"]) == ("dygait_tiny", "untrained")
+    assert len(metadata["weights_sha256"]) == 64
     torch.manual_seed(0)
     model = gaitzoo.create_model("dygait_tiny", num_classes=0)
     clips = [gaitzoo.load_silhouettes(f.path) for f in gaitzoo.find_sequences(people / "known")]
@@ -47,7 +51,9 @@ def test_embed_names_sequences_of_several_paths_by_path(run, people):
 )
 def test_embed_takes_one_sequence_and_replaces_old_results(run, people, path, name):
     (people / "out.safetensors").write_text("old")
-    assert run("embed", path, "-o", "out.safetensors", *TINY)[0] == 0
+    assert run("embed", path, "-o", "out.safetensors", *TINY)[0] == 2
+    assert (people / "out.safetensors").read_text() == "old"
+    assert run("embed", path, "-o", "out.safetensors", *TINY, "--force")[0] == 0
     with safe_open("out.safetensors", "pt") as file:
         assert json.loads(file.metadata()["names"]) == [name]
 
@@ -96,14 +102,22 @@ def test_batches_follow_free_memory_unless_told(run, people, monkeypatch):
         monkeypatch.setattr(f"gaitzoo.{module}.embed", embed)
     for more, wanted in (([], None), (["--batch-frames", "3"], 3)):
         asked.clear()
-        assert run("embed", "known", "-o", "out.safetensors", *TINY, *more)[0] == 0
+        assert run("embed", "known", "-o", "out.safetensors", "--force", *TINY, *more)[0] == 0
         assert run(*identify(*more))[0] == 0
         assert run("demo", "--identities", "2", *TINY, *more)[0] == 0
         assert asked == [wanted] * 5
     assert "(default: by free memory)" in " ".join(run("embed", "--help")[1].split())
 
 
+def test_doubts_about_a_sequence_name_its_file(run, people):
+    np.save(people / "known" / "short.npy", walk(0)[:2])
+    code, _, err = run("embed", "known", "-o", "out.safetensors", *TINY)
+    (doubt,) = [line for line in err.splitlines() if "untrained" not in line]
+    assert code == 0
+    assert doubt.startswith(f"gaitzoo: note: {os.path.join('known', 'short.npy')}: ")
+
+
 def test_progress_bars_are_shown_unless_quiet(run, people):
     *loud, _ = TINY
     assert "3/3" in run("embed", "known", "-o", "out.safetensors", *loud)[2]
-    assert "3/3" not in run("embed", "known", "-o", "out.safetensors", *TINY)[2]
+    assert "3/3" not in run("embed", "known", "-o", "two.safetensors", *TINY)[2]

@@ -25,7 +25,8 @@ def test_identify_prints_matches(run, people):
     ]
     assert sum("yes" in line for line in lines) == 2
     assert sum(line.endswith(" no") for line in lines) == 1
-    assert "probes whose identity is in the gallery: 1 of 2" in lines[-1]
+    assert "probes whose identity is in the gallery: 1 of 2" in lines[-3]
+    assert lines[-1].startswith("weights: untrained (sha256 ")
 
 
 def test_identify_json(run, people):
@@ -33,6 +34,7 @@ def test_identify_json(run, people):
     found = json.loads(out)
     assert code == 0
     assert (found["model"], found["weights"]) == ("dygait_tiny", "untrained")
+    assert len(found["weights_sha256"]) == 64
     assert (found["known_probes"], [p["known"] for p in found["probes"]]) == (1, [True, False])
     for probe in found["probes"]:
         distances = [match["distance"] for match in probe["matches"]]
@@ -78,7 +80,7 @@ def test_identify_draws_right_and_wrong(run, people):
 def test_the_picture_of_many_probes_is_cut(run, tmp_path):
     for number in range(26):
         (tmp_path / "new").mkdir(exist_ok=True)
-        np.save(tmp_path / "new" / f"{number}.npy", np.full((1, 16, 12), 9 * number + 2, np.uint8))
+        np.save(tmp_path / "new" / f"{number}.npy", walk(number, frames=4))
     (tmp_path / "known").mkdir()
     np.save(tmp_path / "known" / "ann.npy", walk(0))
     code, out, _ = run(*identify("--picture", "matches.png"))

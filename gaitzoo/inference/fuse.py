@@ -180,7 +180,7 @@ def _fuse_children(module: nn.Module) -> None:
 
 def _fold_neck(model: GaitModel) -> None:
     """Folds the batch norm behind the part vectors into their matrices."""
-    part_fc, neck = getattr(model, "part_fc", None), model.neck
+    part_fc, neck = getattr(model, "part_fc", None), getattr(model, "neck", None)
     # A normalised matrix has no scale to put it into; PartBNNeck's input is itself an output.
     if not isinstance(neck, SharedBNNeck) or not isinstance(part_fc, PartLinear):
         return

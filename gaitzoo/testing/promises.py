@@ -287,7 +287,7 @@ def saving(trial: Trial) -> None:
 
 @torch.no_grad()
 def checkpoint(trial: Trial) -> None:
-    """Weights of a saved model, and of a trainer's file, load into a model of the same structure."""
+    """Weights of a saved model, and of a trainer's file, load into an equal structure."""
     model, other = trial.model, copy.deepcopy(trial.model)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)

@@ -21,13 +21,13 @@ from gaitzoo.inference.inputs import (
 )
 from gaitzoo.models.base import GaitModel
 
-__all__ = ["Broken", "Skipped", "Trial", "hold", "largest_difference"]
+__all__ = ["BrokenPromiseError", "Skipped", "Trial", "hold", "largest_difference"]
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 """Largest difference that counts as equal, as a fraction of the largest number."""
 
 
-class Broken(AssertionError):
+class BrokenPromiseError(AssertionError):
     """A promise that does not hold."""
 
 
@@ -36,14 +36,14 @@ class Skipped(Exception):  # noqa: N818 - no error
 
 
 def hold(condition: bool, message: str) -> None:
-    """Raises :class:`Broken` unless a condition holds.
+    """Raises :class:`BrokenPromiseError` unless a condition holds.
 
     Args:
         condition: What must be true.
         message: What was expected, what came, what to do.
     """
     if not condition:
-        raise Broken(message)
+        raise BrokenPromiseError(message)
 
 
 @torch.no_grad()

@@ -17,7 +17,12 @@ def card_sections(cfg: PretrainedCfg) -> dict[str, str]:
     """Sections of the card beside a file that comes with the library: lower-case title to text."""
     # What a cfg says may come from anybody's saved model: only the registry names files here.
     known = model_info(cfg.name) if is_model(cfg.name) else PretrainedCfg()
-    if known.filename is None or known.hub_id is not None or known.url is not None or known.sha256 != cfg.sha256:
+    if (
+        known.filename is None
+        or known.hub_id is not None
+        or known.url is not None
+        or known.sha256 != cfg.sha256
+    ):
         return {}
     card = (SHIPPED / known.filename).with_suffix(".md")
     if not card.is_file():

@@ -10,8 +10,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-from gaitzoo.models.registry import all_architectures
+from gaitzoo.models.registry import all_architectures, list_models
 
+# The models of this library: some files of tests register models of their own.
+LISTED = list_models()
 # The small variant of every architecture, which list_models() leaves out.
 TINY = [entry.name for entry in all_architectures() if entry.is_tiny]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}

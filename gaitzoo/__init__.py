@@ -8,7 +8,7 @@ from gaitzoo.data.silhouettes import (
     normalize_silhouettes,
 )
 from gaitzoo.hub.checkpoint import load_checkpoint
-from gaitzoo.hub.factory import LicenseWarning, create_model
+from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
 from gaitzoo.inference.embed import embed
 from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
@@ -36,6 +36,7 @@ from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
+from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
 from gaitzoo.models.gaitllm.model import GaitLLM
 from gaitzoo.models.gaitllm.peaks import PeakTokenFinder, PeakTokens
@@ -43,7 +44,16 @@ from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, Represe
 from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.outputs import GaitOutput
-from gaitzoo.models.registry import is_model, list_models, list_tags, model_info, register_model
+from gaitzoo.models.registry import (
+    get_pretrained_cfg,
+    is_model,
+    is_model_pretrained,
+    list_models,
+    list_pretrained,
+    list_tags,
+    model_info,
+    register_model,
+)
 from gaitzoo.models.timm_frames import TimmFrames
 from gaitzoo.version import __version__ as __version__
 
@@ -56,10 +66,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "DyGaitBlock",
     "FTA",
     "FTABlock",
+    "FeatureInfo",
     "FrameWise",
     "FrozenLLM",
     "G2LProjector",
     "GaitBase",
+    "GaitFeatures",
     "GaitLLM",
     "GaitModel",
     "GaitOutput",
@@ -97,14 +109,18 @@ __all__ = [  # noqa: RUF022 - plain order
     "export_onnx",
     "find_sequences",
     "fuse_for_inference",
+    "get_pretrained_cfg",
     "identify",
     "is_model",
+    "is_model_pretrained",
     "list_models",
+    "list_pretrained",
     "list_tags",
     "load_checkpoint",
     "load_silhouettes",
     "losses",
     "metrics",
+    "model_entrypoint",
     "model_info",
     "normalize_silhouettes",
     "pad_sequences",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
+from gaitzoo.hub.arguments import check_arguments, choose_cfg, own_arguments, refuse_unknown
 from gaitzoo.hub.checkpoint import check_fits, load_into, to_our_layout
 from gaitzoo.hub.reading import check_file, num_classes_in, read_state_dict
 from gaitzoo.hub.shipped import SHIPPED
@@ -18,9 +21,11 @@ from gaitzoo.hub.structure import (
 )
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
-from gaitzoo.models.registry import StateDict, find_architecture, model_info
+from gaitzoo.models.features import GaitFeatures
+from gaitzoo.models.registry import StateDict, find_architecture
+from gaitzoo.models.walkers import warn_of_walkers
 
-__all__ = ["LicenseWarning", "create_model"]
+__all__ = ["LicenseWarning", "create_model", "model_entrypoint"]
 
 # Terms that need no reminder.
 _OPEN_LICENSES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "mit")
@@ -37,6 +42,26 @@ class LicenseWarning(UserWarning):
     """
 
 
+@overload
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    features_only: Literal[True],
+    **arguments: Any,
+) -> GaitFeatures: ...
+
+
+@overload
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    features_only: Literal[False] = False,
+    **arguments: Any,
+) -> GaitModel: ...
+
+
 def create_model(
     name: str,
     pretrained: bool = False,
@@ -44,14 +69,19 @@ def create_model(
     num_classes: int | None = None,
     checkpoint_path: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    pretrained_cfg: PretrainedCfg | Mapping[str, Any] | str | None = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
     **model_args: Any,
-) -> GaitModel:
+) -> GaitModel | GaitFeatures:
     """Builds a model by name.
 
     Args:
-        name: ``arch`` (its default tag), ``arch.tag``, ``hf-hub:org/repo[@revision]`` or
-            ``local-dir:path``. The last two are models saved by ``save_pretrained``; they always
-            come with their weights.
+        name: ``arch``, ``arch.tag``, ``hf-hub:org/repo[@revision]`` or ``local-dir:path``. The
+            last two are models saved by ``save_pretrained``; they always come with their weights.
+            ``arch`` alone is its first tag, the published structure; with ``pretrained`` its first
+            tag that has weights. ``model.pretrained_cfg.name`` says which it was.
         pretrained: Load the weights of the tag: those that come with the library, or the
             authors' file from the Hub, which is downloaded once.
         num_classes: Identities of the classifier, 0 = none. ``None`` = as the weights have it,
@@ -59,7 +89,14 @@ def create_model(
             and the model's is fresh.
         checkpoint_path: Load this file instead: the authors' ``.pt`` or our safetensors.
         cache_dir: Where downloads are kept; ``None`` = the Hub's own folders (``HF_HOME``).
-        **model_args: Arguments of the model; they replace those of the tag.
+        pretrained_cfg: A cfg, a mapping of its fields, or a tag, instead of that of the name.
+        pretrained_cfg_overlay: Fields that replace those of the cfg.
+        features_only: Give a :class:`GaitFeatures`, the maps inside the model without its head.
+        out_indices: Which maps, for ``features_only``: indices, a number of last ones, or
+            ``None`` = all.
+        **model_args: Arguments of the model; they replace those of the tag. Those that are
+            ``None`` are left out, ``in_chans`` is ``in_channels``. Pretrained weights take another
+            ``in_channels``: their first convolutions are summed, or repeated and scaled.
 
     Returns:
         The model, in training mode as every new module; call ``.eval()`` before embedding.
@@ -74,31 +111,74 @@ def create_model(
 
     Warns:
         LicenseWarning: If the weights have terms of their own; once per process and tag.
+        UserWarning: If the weights of ``walkers`` get a classifier: a small network for trials.
 
     Example:
         >>> model = create_model("dygait.grew", channels=(8, 8, 8, 8), num_classes=0)
         >>> model.num_parts, model.num_features
         (31, 8)
     """
-    _check_arguments(name, pretrained, checkpoint_path)
+    check_arguments(name, pretrained, checkpoint_path)
+    if out_indices is not None and not features_only:
+        raise ValueError("expected features_only=True with out_indices, got features_only=False")
+    if features_only:
+        num_classes = 0
+    model_args = own_arguments(model_args)
     scheme, _, location = name.partition(":")
     if scheme in ("hf-hub", "local-dir"):
-        if checkpoint_path is not None or model_args:
+        others = {
+            "checkpoint_path": checkpoint_path,
+            "pretrained_cfg": pretrained_cfg,
+            "pretrained_cfg_overlay": pretrained_cfg_overlay,
+        }
+        given = [*model_args, *(key for key, value in others.items() if value is not None)]
+        if given:
             raise ValueError(
-                f"expected {scheme}: names with num_classes at most, got "
-                f"{', '.join(model_args) or 'checkpoint_path'}; the saved configuration says "
-                "everything else"
+                f"expected {scheme}: names with num_classes at most, got {', '.join(given)}; the "
+                "saved configuration says everything else"
             )
-        return _load_saved(scheme, location, num_classes, cache_dir)
-    cfg = model_info(name)
-    if pretrained and "." not in name:
-        architecture = find_architecture(name)
-        cfg = architecture.cfgs[architecture.default_pretrained_tag]
-    state_dict, path = None, None
+        model = _load_saved(scheme, location, num_classes, cache_dir)
+    else:
+        cfg = choose_cfg(name, pretrained, pretrained_cfg, pretrained_cfg_overlay)
+        refuse_unknown(find_architecture(cfg.architecture), model_args)
+        model = _create(cfg, pretrained, num_classes, checkpoint_path, cache_dir, model_args)
+    return GaitFeatures(model, out_indices) if features_only else model
+
+
+def model_entrypoint(name: str) -> Callable[..., GaitModel]:
+    """The function that builds a model: :func:`create_model` for one name.
+
+    Args:
+        name: ``arch`` or ``arch.tag``.
+
+    Raises:
+        ValueError: If the model is unknown.
+
+    Example:
+        >>> model_entrypoint("gaitbase_tiny")(num_classes=3).num_classes
+        3
+    """
+    find_architecture(name.partition(".")[0])
+    return functools.partial(create_model, name)
+
+
+def _create(
+    cfg: PretrainedCfg,
+    pretrained: bool,
+    num_classes: int | None,
+    checkpoint_path: str | Path | None,
+    cache_dir: str | Path | None,
+    model_args: dict[str, Any],
+) -> GaitModel:
+    state_dict, path, channels = None, None, None
     if pretrained:
-        _refuse_other_arguments(cfg, model_args)
+        fitting = dict(model_args)
+        if "in_channels" in fitting:
+            channels = _trained_channels(cfg)
+            fitting.pop("in_channels")
+        _refuse_other_arguments(cfg, fitting)
         _refuse_missing(cfg)
-        _refuse_other_structure(cfg, num_classes, model_args)
+        _refuse_other_structure(cfg, num_classes, fitting)
         if wants_structure_alone():
             return _build(cfg, num_classes, model_args)
         refuse_meta(f"the weights of {cfg.name}")
@@ -112,28 +192,26 @@ def create_model(
     key = find_architecture(cfg.architecture).classifier_key
     classes_in_file = num_classes_in(state_dict, key)
     model = _build(cfg, classes_in_file if num_classes is None else num_classes, model_args)
+    if channels is not None and model.in_channels != channels:
+        state_dict = model.adapt_input_channels(state_dict, channels)
+        model.pretrained_cfg = replace(
+            model.pretrained_cfg,
+            training_data=cfg.training_data,
+            notes=f"weights of {cfg.name}, adapted from {channels} to {model.in_channels} channels",
+        )
     load_into(model, state_dict, path, new_classifier=model.num_classes != classes_in_file)
     if pretrained:
         model.weights_of = cfg.name
         _show_license(cfg)
+        if model.num_classes != classes_in_file and model.num_classes:
+            warn_of_walkers(cfg.name, stacklevel=3)
     return model
 
 
-def _check_arguments(name: str, pretrained: bool, checkpoint_path: str | Path | None) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"expected the name of a model, got {type(name).__name__}")
-    if not isinstance(pretrained, bool):
-        raise TypeError(
-            f"expected pretrained=True or False, got {pretrained!r}; a tag is part of the name, "
-            f"as in 'dygait.grew'"
-        )
-    if pretrained and checkpoint_path is not None:
-        raise ValueError("expected pretrained=True or checkpoint_path, got both; choose one")
-    if not name.startswith(("hf-hub:", "local-dir:")) and ("/" in name or "\\" in name):
-        raise ValueError(
-            f"unknown model {name!r}; for a Hub repository write 'hf-hub:{name}', for a folder on "
-            f"disk write 'local-dir:{name}'"
-        )
+def _trained_channels(cfg: PretrainedCfg) -> int:
+    """Input channels of the model that weights were trained for."""
+    with structure_alone():
+        return _build(cfg, 0, {}).in_channels
 
 
 def _pretrained_weights(
@@ -182,11 +260,11 @@ def _show_license(cfg: PretrainedCfg) -> None:
     if cfg.license.lower() in _OPEN_LICENSES or seen in _licenses_shown:
         return
     warnings.warn(
-        f"the weights of {cfg.name} ({cfg.hub_id or cfg.url or 'shipped with gaitzoo'}) are not under this "
-        f"library's licence. Theirs: {cfg.license}. Shown once; "
+        f"the weights of {cfg.name} ({cfg.hub_id or cfg.url or 'shipped with gaitzoo'}) are not "
+        f"under this library's licence. Theirs: {cfg.license}. Shown once; "
         "warnings.filterwarnings('ignore', category=gaitzoo.LicenseWarning) hides it",
         LicenseWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     # Only now: under a filter that turns warnings into errors, the next call must say it again.
     _licenses_shown.add(seen)

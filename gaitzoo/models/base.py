@@ -19,6 +19,7 @@ from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.habits import TimmHabits
 from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.walkers import warn_of_walkers
 
 __all__ = ["GaitModel", "init_weights", "num_classes_of", "record_args"]
 
@@ -140,6 +141,9 @@ class GaitModel(TimmHabits):
             ValueError: If a fused model is to get a classifier that would have to be trained, a
                 model without a place for one is to get one, or ``num_classes`` is no whole number
                 of 0 or more.
+
+        Warns:
+            UserWarning: If the weights are those of ``walkers``, a small network for trials.
         """
         if num_classes and self.fused:
             raise ValueError(
@@ -167,6 +171,8 @@ class GaitModel(TimmHabits):
                 )
             return
         reset(num_classes)
+        if num_classes:
+            warn_of_walkers(self.weights_of, stacklevel=2)
 
     def freeze(self, until: str | None = None) -> Self:
         """Stops training for good: no gradients, and batch-norm statistics stay as they are.

@@ -18,9 +18,11 @@ Differences from upstream:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_width
@@ -150,6 +152,18 @@ class DyGait(GaitModel):
         blocks = (f"blocks.{i}" for i in range(len(self.blocks)))
         names = {"stem": "stem", "aggregate": "aggregation"}
         return tuple(names.get(step) or next(blocks) for step in self.order if step != "pool")
+
+    def adapt_input_channels(
+        self, state_dict: Mapping[str, Tensor], before: int
+    ) -> dict[str, Tensor]:
+        """See :meth:`GaitModel.adapt_input_channels`."""
+        first: Any = self.blocks[0]
+        added = {}
+        if before == 1 and self.stem is None and first.shortcut is not None:
+            # One channel is added to the map as it is: a convolution of ones.
+            width = len(first.shortcut.weight)
+            added["blocks.0.shortcut.weight"] = torch.ones(width, 1, 1, 1, 1)
+        return super().adapt_input_channels({**added, **state_dict}, before)
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

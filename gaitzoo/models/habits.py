@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
+from gaitzoo.models.adapt import adapt_input_channels
 from gaitzoo.models.features import FeatureInfo, describe_features, maps_of
 from gaitzoo.models.groups import layer_groups, names_without_decay
 from gaitzoo.models.outputs import GaitOutput
@@ -104,6 +105,20 @@ class TimmHabits(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay would only harm: biases, norms, single numbers."""
         return names_without_decay(self)
+
+    def adapt_input_channels(
+        self, state_dict: Mapping[str, Tensor], before: int
+    ) -> dict[str, Tensor]:
+        """Weights of a model with other input channels, made to fit this one by timm's rule.
+
+        First convolutions are summed for one channel, else repeated and scaled.
+
+        Args:
+            state_dict: Parameters under this model's names; left as they are.
+            before: Input channels that they were trained with.
+        """
+        after = getattr(self, "in_channels", before)
+        return adapt_input_channels(state_dict, self.state_dict(), before, after)
 
 
 def _with_pre_logits(head: Callable[..., GaitOutput]) -> Callable[..., Any]:

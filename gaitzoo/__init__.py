@@ -2,11 +2,15 @@
 
 from gaitzoo import losses, metrics, synthetic
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.modalities import MODALITIES, Modality
+from gaitzoo.data.samplers import RandomTrackletSampler
+from gaitzoo.data.sequences import load_sequence
 from gaitzoo.data.silhouettes import (
     SilhouetteTransform,
     create_transform,
     normalize_silhouettes,
 )
+from gaitzoo.data.skeleton_maps import PosesToMaps
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
 from gaitzoo.inference.embed import embed
@@ -14,6 +18,9 @@ from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
 from gaitzoo.inference.identify import Identification, Match, identify
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
+from gaitzoo.layers.global_local import GLConv
+from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
+from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
 from gaitzoo.layers.pooling import (
     GeMHPP,
     HorizontalPyramidPooling,
@@ -32,17 +39,23 @@ from gaitzoo.layers.residual import (
     ResidualBlockP3d,
 )
 from gaitzoo.layers.sequence import pad_sequences
+from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
+from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
 from gaitzoo.models.gaitllm.model import GaitLLM
 from gaitzoo.models.gaitllm.peaks import PeakTokenFinder, PeakTokens
 from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, RepresentationAggregator
 from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
+from gaitzoo.models.gaitpart import GaitPart, TemporalPartAggregator
+from gaitzoo.models.gaitset import GaitSet
+from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
+from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import (
     get_pretrained_cfg,
@@ -54,12 +67,16 @@ from gaitzoo.models.registry import (
     model_info,
     register_model,
 )
+from gaitzoo.models.sconet import ScoNet
+from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.timm_frames import TimmFrames
+from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
 from gaitzoo.version import __version__ as __version__
 
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
+    "CompactBlock",
     "DAM",
     "DeepGaitV2",
     "DyGait",
@@ -67,42 +84,63 @@ __all__ = [  # noqa: RUF022 - plain order
     "FTA",
     "FTABlock",
     "FeatureInfo",
+    "FocalConv2d",
     "FrameWise",
     "FrozenLLM",
     "G2LProjector",
+    "GLConv",
+    "GLN",
     "GaitBase",
     "GaitFeatures",
+    "GaitGL",
     "GaitLLM",
     "GaitModel",
     "GaitOutput",
+    "GaitPart",
+    "GaitSet",
     "GeMHPP",
     "HSTL",
     "HSTLFeatures",
     "HSTLLevel",
+    "HaarDownsample2d",
     "HorizontalPyramidPooling",
     "Identification",
     "L2GProjector",
     "LicenseWarning",
     "LocalTemporalAggregation",
+    "MODALITIES",
+    "MTSGait",
     "Match",
+    "Modality",
     "MotionClipAssembler",
+    "P3DHWDBlock",
     "PartBNNeck",
     "PartLinear",
     "PeakTokenFinder",
     "PeakTokens",
+    "PlainCNN",
+    "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "RandomTrackletSampler",
     "RepresentationAggregator",
     "ResidualBackbone",
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "ScoNet",
     "SequencePath",
+    "SetPool",
     "SharedBNNeck",
     "SilhouetteTransform",
     "SpatialTokenizer",
+    "SwinGait",
     "TemporalMax",
+    "TemporalPartAggregator",
+    "TemporalSwitch",
     "TimmFrames",
+    "TrackletGait",
+    "WindowTransformerBlock",
     "create_model",
     "create_transform",
     "embed",
@@ -110,6 +148,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "find_sequences",
     "fuse_for_inference",
     "get_pretrained_cfg",
+    "haar_dwt2d",
+    "haar_idwt2d",
     "identify",
     "is_model",
     "is_model_pretrained",
@@ -117,6 +157,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "list_pretrained",
     "list_tags",
     "load_checkpoint",
+    "load_sequence",
     "load_silhouettes",
     "losses",
     "metrics",

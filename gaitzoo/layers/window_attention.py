@@ -186,7 +186,8 @@ class WindowTransformerBlock(nn.Module):
     ) -> None:
         super().__init__()
         # Here, because timm takes long to import.
-        from timm.layers import DropPath, Mlp
+        from timm.layers.drop import DropPath
+        from timm.layers.mlp import Mlp
 
         if dim % num_heads:
             raise ValueError(f"expected dim as a multiple of num_heads, got {dim} and {num_heads}")

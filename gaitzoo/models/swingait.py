@@ -103,7 +103,7 @@ class SwinGait(MaxPooled):
             )
         super().__init__(embedding=self.side_of("fc"))
         self.in_channels, self.embedding = in_channels, "fc"
-        self.map_size, self.window = tuple(map_size), tuple(window)
+        self.map_size, self.window = map_size, window
         self.backbone = ResidualBackbone("p3d", tuple(layers[:2]), tuple(channels), in_channels)
         self.patches = nn.Conv2d(channels[1], dims[0], 2, stride=2)
         self.patch_norm = nn.LayerNorm(dims[0])

@@ -1,0 +1,221 @@
+"""Poses from the files that pose estimators write.
+
+COCO-style JSON (one file per sequence or per frame; AlphaPose's results are such a list),
+OpenPose's JSON per frame, OpenGait's pickles and numpy arrays. Joints come out in COCO's order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
+
+__all__ = ["JOINT_FORMATS", "convert_joints", "load_poses"]
+
+# Where each of COCO's 17 joints stands in other formats; the count of joints tells them apart.
+JOINT_FORMATS: Mapping[str, tuple[int, tuple[int, ...]]] = {
+    "coco17": (17, tuple(range(17))),
+    "openpose18": (18, (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)),
+    "body25": (25, (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)),
+    "halpe26": (26, tuple(range(17))),
+    "wholebody133": (133, tuple(range(17))),
+    "halpe136": (136, tuple(range(17))),
+}
+
+
+def convert_joints(poses: Tensor, joint_format: str | None = None) -> Tensor:
+    """Joints of another format in COCO's order of 17.
+
+    Args:
+        poses: ``[T, J, 3]``.
+        joint_format: One of ``JOINT_FORMATS``; ``None`` = by the number of joints.
+
+    Returns:
+        ``[T, 17, 3]``.
+
+    Raises:
+        ValueError: If the number of joints is not that of the format, or of no format.
+
+    Example:
+        >>> convert_joints(torch.zeros(5, 25, 3)).shape
+        torch.Size([5, 17, 3])
+    """
+    count = poses.shape[1] if poses.ndim == 3 else None
+    if joint_format is None:
+        fitting = [name for name, (number, _) in JOINT_FORMATS.items() if number == count]
+        if not fitting:
+            known = ", ".join(f"{number} ({name})" for name, (number, _) in JOINT_FORMATS.items())
+            raise ValueError(
+                f"expected poses [T, J, 3] with J among {known}, got {list(poses.shape)}"
+            )
+        joint_format = fitting[0]
+    if joint_format not in JOINT_FORMATS:
+        raise ValueError(
+            f"expected joint_format among {', '.join(JOINT_FORMATS)}, got {joint_format!r}"
+        )
+    number, places = JOINT_FORMATS[joint_format]
+    if count != number:
+        raise ValueError(
+            f"expected {number} joints for {joint_format}, got poses of shape {list(poses.shape)}"
+        )
+    return poses[:, list(places)]
+
+
+def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
+    """Reads the poses of one sequence.
+
+    Args:
+        path: A JSON file of a sequence, a folder of one JSON file per frame (in natural order), or
+            an array ``[T, J, 3]`` as ``.pkl`` (OpenGait), ``.npy`` or ``.npz``.
+        joint_format: As for :func:`convert_joints`.
+
+    Returns:
+        ``[T, 17, 3]`` float32: x and y in pixels, confidence; COCO's order of joints.
+
+    Raises:
+        FileNotFoundError: If there is nothing at ``path``.
+        ValueError: If a file is damaged, of another layout, or nobody is in any frame.
+
+    Warns:
+        UserWarning: If a frame holds several people (the one of the highest confidence is taken)
+            or nobody (it is left out).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"expected a file or folder of poses, got {str(path)!r}")
+    if path.suffix in ARRAY_SUFFIXES:
+        return convert_joints(_checked(load_array(path), path), joint_format)
+    frames: dict[Any, list[np.ndarray]] = {}
+    if path.is_dir():
+        files = sorted((p for p in path.iterdir() if p.suffix == ".json"), key=_natural)
+        if not files:
+            raise ValueError(f"expected a folder of JSON files of poses, got none in {path}")
+        for file in files:
+            people = [pose for _, pose in _people(_json(file), file)]
+            frames[file.name] = people
+    else:
+        content = _json(path)
+        for image in _images(content):
+            frames.setdefault(image, [])
+        for frame, pose in _people(content, path):
+            frames.setdefault(frame, []).append(pose)
+        frames = {frame: frames[frame] for frame in sorted(frames, key=_natural)}
+    poses = _one_per_frame(frames, path)
+    if len({len(pose) for pose in poses}) > 1:
+        raise ValueError(f"expected poses with equally many joints in {path}, got several counts")
+    return convert_joints(_checked(np.stack(poses), path), joint_format)
+
+
+def _one_per_frame(frames: Mapping[Any, list[np.ndarray]], path: Path) -> list[np.ndarray]:
+    empty = sum(not people for people in frames.values())
+    several = sum(len(people) > 1 for people in frames.values())
+    poses = [
+        max(people, key=lambda p: float(p[:, 2].mean())) for people in frames.values() if people
+    ]
+    if not poses:
+        raise ValueError(f"expected somebody in some frame of {path}, got nobody")
+    if several:
+        warnings.warn(
+            f"{several} of {len(frames)} frames of {path} hold several people; the one of the "
+            "highest confidence was taken. Split people by their tracks first",
+            stacklevel=4,
+        )
+    if empty:
+        warnings.warn(
+            f"{empty} of {len(frames)} frames of {path} hold nobody and were left out",
+            stacklevel=4,
+        )
+    return poses
+
+
+def _confidence(pose: np.ndarray) -> float:
+    return float(pose[:, 2].mean())
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no JSON file: {error}") from error
+
+
+def _images(content: Any) -> list[Any]:
+    """Frames of a COCO file in which nobody may be."""
+    images = content.get("images") if isinstance(content, dict) else None
+    return [image.get("id") for image in images or [] if isinstance(image, dict)]
+
+
+def _people(content: Any, path: Path) -> Iterator[tuple[Any, np.ndarray]]:
+    """Frame and pose of everybody in a file."""
+    if isinstance(content, dict):
+        for key in ("annotations", "people"):
+            if isinstance(content.get(key), list):
+                content = content[key]
+                break
+        else:
+            content = [content]
+    if not isinstance(content, list):
+        raise ValueError(
+            f"expected poses in {path} (COCO annotations, AlphaPose results or OpenPose people), "
+            f"got {type(content).__name__}"
+        )
+    for i, person in enumerate(content):
+        found = person.get("keypoints", person.get("pose_keypoints_2d")) if _is(person) else None
+        if found is None:
+            raise ValueError(
+                f'expected entries with "keypoints" or "pose_keypoints_2d" in {path}, got '
+                f"{_words(person)} as entry {i}"
+            )
+        frame = person.get("image_id", person.get("frame", person.get("frame_id", 0)))
+        yield frame if isinstance(frame, (str, int)) else str(frame), _pose(found, path, i)
+
+
+def _is(person: Any) -> bool:
+    return isinstance(person, dict)
+
+
+def _words(person: Any) -> str:
+    return ", ".join(map(str, list(person)[:4])) if _is(person) else type(person).__name__
+
+
+def _pose(found: Any, path: Path, number: int) -> np.ndarray:
+    """``[J, 3]`` from a flat list or a list of joints."""
+    try:
+        array = np.asarray(found, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"expected numbers as keypoints of entry {number} in {path}") from error
+    if array.ndim == 1 and array.size % 3 == 0 and array.size:
+        array = array.reshape(-1, 3)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(
+            f"expected keypoints [J, 3] or x, y, confidence of every joint in a row as entry "
+            f"{number} in {path}, got shape {list(array.shape)}"
+        )
+    return array
+
+
+def _checked(array: np.ndarray, path: Path) -> Tensor:
+    if array.ndim != 3 or array.shape[2] != 3 or len(array) == 0 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"expected poses [T, J, 3] in {path}, got {array.dtype} of shape {list(array.shape)}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"expected finite poses in {path}, got NaN or infinite numbers")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _natural(name: Any) -> tuple[tuple[int, float, str], ...]:
+    """Numbers inside of names by their size."""
+    text = name.name if isinstance(name, Path) else str(name)
+    pieces = re.findall(r"\d+|\D+", text)
+    return tuple((0, float(p), "") if p.isdecimal() else (1, math.inf, p) for p in pieces)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import LISTED
 
 import gaitzoo
 
@@ -124,7 +125,7 @@ def test_all_is_sorted_and_complete():
         assert hasattr(gaitzoo, name)
 
 
-@pytest.mark.parametrize("name", [n for n in gaitzoo.list_models() if not n.endswith("_tiny")])
+@pytest.mark.parametrize("name", LISTED)
 def test_model_files_cite_what_their_cfgs_cite(name):
     cfg = gaitzoo.model_info(name)
     with torch.device("meta"):

@@ -21,7 +21,14 @@ from gaitzoo.inference.inputs import (
 )
 from gaitzoo.models.base import GaitModel
 
-__all__ = ["BrokenPromiseError", "Skipped", "Trial", "hold", "largest_difference"]
+__all__ = [
+    "BrokenPromiseError",
+    "Skipped",
+    "Trial",
+    "hold",
+    "largest_difference",
+    "reset_statistics",
+]
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 """Largest difference that counts as equal, as a fraction of the largest number."""

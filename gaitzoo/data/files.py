@@ -22,8 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gaitzoo.data.frames import as_frames
 from gaitzoo.data.pickles import load_array_pickle
-from gaitzoo.data.silhouettes import EMPTY_GREY_SUM, as_frames
+from gaitzoo.data.silhouettes import EMPTY_GREY_SUM
 
 __all__ = ["SequencePath", "find_sequences", "load_silhouettes"]
 

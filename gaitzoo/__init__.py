@@ -1,16 +1,14 @@
 """gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
 
-from gaitzoo import losses, metrics, synthetic
+from gaitzoo import losses, metrics, synthetic, testing
+from gaitzoo.data.batches import pad_sequences
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.modalities import MODALITIES, Modality
 from gaitzoo.data.samplers import RandomTrackletSampler
 from gaitzoo.data.sequences import load_sequence
-from gaitzoo.data.silhouettes import (
-    SilhouetteTransform,
-    create_transform,
-    normalize_silhouettes,
-)
+from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
+from gaitzoo.data.transforms import ModalityTransform, create_transform
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
 from gaitzoo.inference.embed import embed
@@ -38,7 +36,6 @@ from gaitzoo.layers.residual import (
     ResidualBlock3d,
     ResidualBlockP3d,
 )
-from gaitzoo.layers.sequence import pad_sequences
 from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
@@ -112,6 +109,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "MTSGait",
     "Match",
     "Modality",
+    "ModalityTransform",
     "MotionClipAssembler",
     "P3DHWDBlock",
     "PartBNNeck",
@@ -168,4 +166,5 @@ __all__ = [  # noqa: RUF022 - plain order
     "record_args",
     "register_model",
     "synthetic",
+    "testing",
 ]

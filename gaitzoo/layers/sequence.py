@@ -7,11 +7,13 @@ infinities and NaN in the padding do no harm. The time axis is axis 2 (``[N, C, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
+
+from gaitzoo.layers.checks import shape_of
 
 __all__ = [
     "lengths_to_mask",
@@ -20,6 +22,7 @@ __all__ = [
     "masked_max",
     "masked_mean",
     "over_time",
+    "pad_sequences",
     "repeat_short",
 ]
 
@@ -228,3 +231,39 @@ def repeat_short(
     index = source.view(x.shape[0], 1, padded_frames, *[1] * (x.ndim - 3))
     x = x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
     return mask_fill(x, new_lengths), new_lengths
+
+
+def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stacks sequences of different lengths into one padded batch (a ``collate_fn``).
+
+    Args:
+        sequences: Tensors ``[T_i, H, W]`` (or any shape after ``T_i``, the same for all), of one
+            dtype on one device.
+
+    Returns:
+        The batch ``[N, T, H, W]`` with zeros past the end, and ``lengths`` ``[N]`` int64.
+
+    Raises:
+        ValueError: If there is no sequence, one has no frame, or frame shapes differ.
+
+    Example:
+        >>> batch, lengths = pad_sequences([torch.ones(2, 64, 44), torch.ones(5, 64, 44)])
+        >>> batch.shape, lengths.tolist()
+        (torch.Size([2, 5, 64, 44]), [2, 5])
+    """
+    if len(sequences) == 0:
+        raise ValueError("expected at least one sequence to pad, got none")
+    for i, sequence in enumerate(sequences):
+        if sequence.ndim < 1 or sequence.shape[0] == 0:
+            raise ValueError(
+                f"expected sequences with at least one frame, got {shape_of(sequence)} as "
+                f"sequence {i}; leave empty sequences out"
+            )
+        if sequence.shape[1:] != sequences[0].shape[1:]:
+            raise ValueError(
+                f"expected frames of one shape, got {shape_of(sequences[0])} as sequence 0 and "
+                f"{shape_of(sequence)} as sequence {i}; bring them to one size first, for "
+                "example with gaitzoo.create_transform(model)"
+            )
+    lengths = torch.tensor([sequence.shape[0] for sequence in sequences])
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths

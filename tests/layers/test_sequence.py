@@ -8,6 +8,7 @@ from gaitzoo.layers.sequence import (
     mask_fill,
     masked_max,
     masked_mean,
+    pad_sequences,
     repeat_short,
 )
 
@@ -77,6 +78,28 @@ def test_repeats_may_be_longer_than_the_batch():
     assert lengths is not None
     assert lengths.tolist() == [4]
     assert found.tolist() == [[[5.0, 7.0, 5.0, 7.0]]]
+
+
+def test_padding_keeps_every_frame():
+    sequences = [torch.rand(t, 4, 3) for t in (2, 5, 1)]
+    batch, lengths = pad_sequences(sequences)
+    assert lengths.tolist() == [2, 5, 1]
+    for i, sequence in enumerate(sequences):
+        assert torch.equal(batch[i, : len(sequence)], sequence)
+        assert (batch[i, len(sequence) :] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([], "at least one sequence"),
+        ([torch.rand(2, 4, 3), torch.rand(0, 4, 3)], "sequence 1; leave empty"),
+        ([torch.rand(2, 4, 3), torch.rand(2, 4, 4)], "frames of one shape"),
+    ],
+)
+def test_padding_refuses(sequences, message):
+    with pytest.raises(ValueError, match=message):
+        pad_sequences(sequences)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

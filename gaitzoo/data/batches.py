@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from gaitzoo.data.modalities import Modality, find_modality
+from gaitzoo.layers.checks import shape_of
 from gaitzoo.layers.sequence import pad_sequences as pad_tensors
 
 __all__ = [
@@ -154,6 +155,14 @@ def _shapes(modality: Modality, tensor: Tensor) -> list[tuple[int, ...]]:
     return list(frame_shapes((modality.name,), tensor).values())
 
 
+@overload
+def pad_sequences(
+    sequences: Sequence[Tensor], modality: str | None = None
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def pad_sequences(
+    sequences: Sequence[Mapping[str, Tensor]], modality: None = None
+) -> tuple[dict[str, Tensor], Tensor]: ...
 def pad_sequences(sequences: Sequence[Any], modality: str | None = None) -> tuple[Any, Tensor]:
     """Stacks sequences of different lengths into one padded batch (a ``collate_fn``).
 
@@ -168,8 +177,9 @@ def pad_sequences(sequences: Sequence[Any], modality: str | None = None) -> tupl
         ``lengths`` ``[N]`` int64.
 
     Raises:
-        ValueError: If there is no sequence, one has no frame, frame shapes or names differ, or the
-            modality has no frames.
+        TypeError: If some sequences are mappings and others are not.
+        ValueError: If there is no sequence, one has no frame, frame shapes, names or numbers of
+            frames differ, or the modality is unknown or has no frames.
 
     Example:
         >>> batch, lengths = pad_sequences([torch.ones(2, 64, 44), torch.ones(5, 64, 44)])
@@ -179,30 +189,53 @@ def pad_sequences(sequences: Sequence[Any], modality: str | None = None) -> tupl
         >>> pad_sequences(walks)[0]["poses"].shape
         torch.Size([2, 5, 17, 3])
     """
-    if len(sequences) and isinstance(sequences[0], Mapping):
-        names = tuple(sequences[0])
-        for i, sequence in enumerate(sequences):
-            if not isinstance(sequence, Mapping) or set(sequence) != set(names) or not names:
-                raise ValueError(
-                    f"expected sequences of the same modalities, got {', '.join(names)} as "
-                    f"sequence 0 and other names as sequence {i}"
-                )
-            counts = {name: count_frames((name,), x) for name, x in sequence.items()}
-            if len(set(counts.values())) > 1:
-                raise ValueError(
-                    f"expected modalities with as many frames as each other, got "
-                    f"{', '.join(f'{n} of {name}' for name, n in counts.items())} in sequence {i}"
-                )
-    elif modality is None:
-        return pad_tensors(sequences)
-    else:
-        names = (modality,)
-    if not has_time(names):
-        raise ValueError(f"expected modalities with frames, got {', '.join(names)}; stack them")
-    if not len(sequences):
+    if len(sequences) == 0:
         raise ValueError("expected at least one sequence to pad, got none")
-    batch, lengths = batch_of(names, sequences, torch.float32)
+    named = [isinstance(sequence, Mapping) for sequence in sequences]
+    if any(named) and not all(named):
+        kinds = sorted({type(sequence).__name__ for sequence in sequences})
+        raise TypeError(
+            f"expected tensors, or mappings from modalities to them, got {' and '.join(kinds)}"
+        )
+    if not any(named):
+        return pad_tensors(sequences) if modality is None else _pad(modality, sequences)
+    if modality is not None:
+        raise ValueError(f"expected no modality for mappings, which name theirs, got {modality!r}")
+    names = tuple(sequences[0])
+    for i, sequence in enumerate(sequences):
+        if not names or set(sequence) != set(names):
+            raise ValueError(
+                f"expected the same modalities in every sequence, got {', '.join(names) or 'none'} "
+                f"in sequence 0 and {', '.join(sequence) or 'none'} in sequence {i}"
+            )
+        counts = {name: count_frames((name,), x) for name, x in sequence.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"expected modalities with as many frames as each other, got "
+                f"{', '.join(f'{n} of {name}' for name, n in counts.items())} in sequence {i}"
+            )
+    padded = {name: _pad(name, [sequence[name] for sequence in sequences]) for name in names}
+    return {name: batch for name, (batch, _) in padded.items()}, padded[names[0]][1]
+
+
+def _pad(name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    modality = find_modality(name)
+    first = None
+    for i, x in enumerate(tensors):
+        axis = modality.time_axis_of(x)
+        if not 0 <= axis < x.ndim or x.shape[axis] == 0:
+            raise ValueError(
+                f"expected {name} with at least one frame, got {shape_of(x)} as sequence {i}; "
+                "leave empty sequences out"
+            )
+        frame = (*x.shape[:axis], *x.shape[axis + 1 :])
+        first = first or frame
+        if frame != first or x.ndim != tensors[0].ndim:
+            raise ValueError(
+                f"expected {name} with frames of one shape, got {shape_of(tensors[0])} as "
+                f"sequence 0 and {shape_of(x)} as sequence {i}; bring them to one size first, for "
+                "example with gaitzoo.create_transform(model)"
+            )
+    batch, lengths = batch_of((name,), tensors, torch.float32)
     assert lengths is not None
-    if int(lengths.min()) < 1:
-        raise ValueError("expected sequences with at least one frame; leave empty ones out")
     return batch, lengths

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from gaitzoo.cli.files import check_output, load_model
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
 from gaitzoo.cli.sheet import MATCHES_SHOWN, draw, panel_of
-from gaitzoo.data.silhouettes import create_transform
+from gaitzoo.data.transforms import create_transform
 from gaitzoo.evaluation.pictures import Panel
 from gaitzoo.inference.identify import Identification, identify
 from gaitzoo.metrics import part_distances, rank_k, same_view_mask

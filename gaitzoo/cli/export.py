@@ -13,8 +13,9 @@ from tabulate import tabulate
 
 from gaitzoo.cli.files import check_output, load_model
 from gaitzoo.cli.options import CHECKPOINT_HELP, MODEL_HELP, add_command
+from gaitzoo.data.batches import batch_of, by_name, has_time
 from gaitzoo.inference.export import check_packages, export_onnx, fewest_frames, whole_model
-from gaitzoo.inference.inputs import batch_of, by_name, example_sequence, has_time
+from gaitzoo.inference.inputs import example_sequence
 from gaitzoo.models.base import GaitModel
 
 __all__ = ["add_export"]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaitzoo.inference.inputs import count_frames, cut
+from gaitzoo.data.batches import count_frames
+from gaitzoo.inference.inputs import cut
 from gaitzoo.layers.sequence import masked_max
 from gaitzoo.models.base import GaitModel
 

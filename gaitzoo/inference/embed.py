@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gaitzoo.data.batches import batch_of, count_frames, frame_shapes
 from gaitzoo.data.modalities import find_modality
 from gaitzoo.inference.chunks import embed_in_chunks
-from gaitzoo.inference.inputs import align_with, batch_of, count_frames, each_tensor, frame_shapes
+from gaitzoo.inference.inputs import align_with, each_tensor
 from gaitzoo.inference.memory import bytes_per_frame, free_memory
 from gaitzoo.layers.modes import evaluating, unwrapped
 from gaitzoo.models.base import GaitModel

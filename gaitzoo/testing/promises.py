@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.data.batches import by_name
 from gaitzoo.data.modalities import find_modality
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import create_model
@@ -26,7 +27,7 @@ from gaitzoo.inference.export import (
     fewest_frames,
 )
 from gaitzoo.inference.fuse import fuse_for_inference
-from gaitzoo.inference.inputs import align_with, by_name, each_tensor
+from gaitzoo.inference.inputs import align_with, each_tensor
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.testing.memory import fill_freed_memory

@@ -10,15 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.data.batches import batch_of, by_name, count_frames, has_time, time_axis
 from gaitzoo.data.modalities import find_modality
-from gaitzoo.inference.inputs import (
-    batch_of,
-    by_name,
-    count_frames,
-    each_tensor,
-    example_sequence,
-    has_time,
-)
+from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.models.base import GaitModel
 
 __all__ = [
@@ -147,11 +141,10 @@ class Trial:
         if lengths is None:
             return inputs, None
         for name, tensor in by_name(self.model.modalities, inputs).items():
-            # A batch with channels in front of silhouettes has one axis more than the table says.
-            axes = tensor.ndim - len(find_modality(name).axes.split())
-            axis = (find_modality(name).time_axis or 0) + (axes if name == "silhouettes" else 0)
+            axis = time_axis(find_modality(name), tensor.ndim - 1)
+            assert axis is not None
             for row, count in zip(tensor, lengths.tolist(), strict=True):
-                row.narrow(axis - 1, count, row.shape[axis - 1] - count).fill_(garbage)
+                row.narrow(axis, count, row.shape[axis] - count).fill_(garbage)
         return inputs, lengths.to(self.device)
 
     def pair(self, garbage: float = 0.0) -> tuple[Any, Tensor | None]:

@@ -57,7 +57,7 @@ def largest_difference(found: Tensor, wanted: Tensor) -> float:
 
     Example:
         >>> largest_difference(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 5.0]))
-        0.20000000298023224
+        0.2
     """
     hold(
         found.shape == wanted.shape,

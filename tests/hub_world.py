@@ -14,8 +14,9 @@ import gaitzoo
 from gaitzoo import PretrainedCfg
 from gaitzoo.hub import factory
 from gaitzoo.models import registry
+from gaitzoo.models.conversion import rename_keys
 from gaitzoo.models.dygait import DyGait
-from gaitzoo.models.registry import register_model, rename_keys
+from gaitzoo.models.registry import register_model
 
 REPO, FILE = "authors/weights", "data/Net/checkpoints/Net-60000.pt"
 ARGS = {"channels": (2, 4, 4), "part_bins": (4, 2)}

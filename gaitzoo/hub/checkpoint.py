@@ -17,13 +17,8 @@ from gaitzoo.hub.structure import (
 )
 from gaitzoo.layers.modes import unwrapped
 from gaitzoo.models.base import GaitModel
-from gaitzoo.models.registry import (
-    Architecture,
-    StateDict,
-    UnknownKeysError,
-    all_architectures,
-    find_architecture,
-)
+from gaitzoo.models.conversion import StateDict, UnknownKeysError
+from gaitzoo.models.registry import Architecture, all_architectures, find_architecture
 
 __all__ = ["check_fits", "load_checkpoint", "load_into", "to_our_layout"]
 

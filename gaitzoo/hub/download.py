@@ -32,7 +32,8 @@ from gaitzoo.hub.reading import (
 )
 from gaitzoo.hub.structure import has_structure_of
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import StateDict, find_architecture
+from gaitzoo.models.conversion import StateDict
+from gaitzoo.models.registry import find_architecture
 
 __all__ = ["converted_file", "download", "published_weights"]
 

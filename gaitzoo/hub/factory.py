@@ -21,8 +21,9 @@ from gaitzoo.hub.structure import (
 )
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
+from gaitzoo.models.conversion import StateDict
 from gaitzoo.models.features import GaitFeatures
-from gaitzoo.models.registry import StateDict, find_architecture
+from gaitzoo.models.registry import find_architecture
 from gaitzoo.models.walkers import warn_of_walkers
 
 __all__ = ["LicenseWarning", "create_model", "model_entrypoint"]

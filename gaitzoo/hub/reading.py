@@ -21,7 +21,7 @@ from torch import Tensor
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.models.base import num_classes_of
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import StateDict
+from gaitzoo.models.conversion import StateDict
 
 __all__ = [
     "WrongFileError",

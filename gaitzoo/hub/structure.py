@@ -13,7 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.registry import Architecture, StateDict, find_architecture
+from gaitzoo.models.conversion import StateDict
+from gaitzoo.models.registry import Architecture, find_architecture
 
 __all__ = [
     "construct",

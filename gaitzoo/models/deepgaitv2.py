@@ -17,7 +17,6 @@ Differences from upstream:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +33,10 @@ from gaitzoo.models.opengait import (
     DEEPGAITV2_P3D_CFGS,
     GAITBASE_CFGS,
 )
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
+from gaitzoo.models.residual_keys import convert_residual
 
-__all__ = ["DeepGaitV2", "GaitBase", "convert_checkpoint"]
+__all__ = ["DeepGaitV2", "GaitBase"]
 
 
 class DeepGaitV2(MaxPooled):
@@ -181,59 +181,6 @@ class GaitBase(DeepGaitV2):
         )
 
 
-# What the authors call the pieces of a residual block (2d and 3d; p3d), and what we do.
-_PIECES = {
-    "conv1": "conv1",
-    "bn1": "bn1",
-    "conv2": "conv2",
-    "bn2": "bn2",
-    "conv1.0": "conv1",
-    "conv1.1": "bn1",
-    "conv2.0": "conv2",
-    "conv2.1": "bn2",
-    "shortcut3d": "temporal_conv",
-    "sbn": "temporal_bn",
-    "downsample.0": "shortcut.0",
-    "downsample.1": "shortcut.1",
-}
-# Outside of the blocks: DeepGaitV2's stem, GaitBase's stem, the head of both.
-_OTHERS = {
-    "layer0.0": "backbone.stem.0",
-    "layer0.1": "backbone.stem.1",
-    "conv1.conv": "backbone.stem.0",
-    "bn1": "backbone.stem.1",
-    "FCs": "part_fc",
-    "BNNecks": "neck.classifier",
-    "BNNecks.bn1d": "neck.bn",
-}
-
-
-def convert_checkpoint(state_dict: StateDict) -> StateDict:
-    """Renames the authors' parameters to ours, for DeepGaitV2 in any mode and GaitBase.
-
-    Args:
-        state_dict: Parameters under the authors' names, without a ``module.`` prefix.
-
-    Returns:
-        The same tensors under this model's names.
-
-    Raises:
-        UnknownKeysError: If a name belongs to neither model.
-    """
-    return rename_keys(state_dict, _new_key, "DeepGaitV2 or GaitBase")
-
-
-def _new_key(key: str) -> str | None:
-    # "forward_block" is only the wrapper that runs a block on every frame.
-    name = key.removeprefix("Backbone.").replace("forward_block.", "")
-    piece, _, last = name.rpartition(".")
-    last = "weight" if last == "fc_bin" else last
-    block = re.fullmatch(r"layer([1-4])\.(\d+)\.(.+)", piece)
-    if block and block[3] in _PIECES:
-        return f"backbone.layers.{int(block[1]) - 1}.{block[2]}.{_PIECES[block[3]]}.{last}"
-    return f"{_OTHERS[piece]}.{last}" if piece in _OTHERS else None
-
-
 def _deepgaitv2(mode: str) -> Callable[..., DeepGaitV2]:
     def build(**model_args: Any) -> DeepGaitV2:
         wanted = model_args.get("mode", mode)
@@ -264,7 +211,7 @@ for _mode, _cfgs in (
         f"deepgaitv2_{_mode}",
         _deepgaitv2(_mode),
         _cfgs,
-        convert=convert_checkpoint,
+        convert=convert_residual,
         tiny=_TINY,
     )
-register_model("gaitbase", GaitBase, GAITBASE_CFGS, convert=convert_checkpoint, tiny=_TINY)
+register_model("gaitbase", GaitBase, GAITBASE_CFGS, convert=convert_residual, tiny=_TINY)

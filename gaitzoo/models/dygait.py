@@ -38,8 +38,9 @@ from gaitzoo.layers.pooling import (
 from gaitzoo.layers.sequence import repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.outputs import GaitOutput
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 from gaitzoo.models.walkers import WALKERS_PROTOCOL, walkers_cfg
 
 __all__ = ["DyGait", "convert_checkpoint"]
@@ -195,19 +196,22 @@ class DyGait(GaitModel):
         return GaitOutput(embeddings=embeddings, logits=logits)
 
 
-_BLOCK_NAMES = {f"conv3d{i}": i for i in range(5)} | {"GLConvA0": 0, "GLConvA1": 1, "GLConvB2": 2}
-_CONV_NAMES = {"g": "parallel", "d": "dam.dynamic", "s": "dam.static"}
-_OTHER_NAMES = {
+# The authors' names and ours; "g", "d" and "s" are the three convolutions of a stage.
+_BLOCKS = {f"conv3d{i}": i for i in range(5)} | {"GLConvA0": 0, "GLConvA1": 1, "GLConvB2": 2}
+_CONVS = {"g": "parallel", "d": "dam.dynamic", "s": "dam.static"}
+_KEYS = {
     "conv3d.0.conv3d.weight": "stem.conv.weight",
     "LTA.0.conv3d.weight": "aggregation.conv.weight",
+    **{f"{theirs}.shortcut.weight": f"blocks.{i}.shortcut.weight" for theirs, i in _BLOCKS.items()},
+    **{
+        rf"{theirs}\.conv([12]){letter}\.weight": rf"blocks.{i}.stage\1.{conv}.weight"
+        for theirs, i in _BLOCKS.items()
+        for letter, conv in _CONVS.items()
+    },
     "HPP.p": "part_pool.p",
     "Head0.fc_bin": "part_fc.weight",
-    "BNNecks.fc_bin": "neck.classifier.weight",
-    "Head1.fc_bin": "neck.classifier.weight",
-} | {
-    f"{batch_norm}.{name}": f"neck.bn.{name}"
-    for batch_norm in ("BNNecks.bn1d", "Bn")
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    "(BNNecks|Head1).fc_bin": "neck.classifier.weight",
+    r"(?:BNNecks\.bn1d|Bn)\.(\w+)": r"neck.bn.\1",
 }
 
 
@@ -226,23 +230,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     Raises:
         UnknownKeysError: If a name is not DyGait's.
     """
-    return rename_keys(state_dict, _new_key, "DyGait")
-
-
-def _new_key(key: str) -> str | None:
-    if key in _OTHER_NAMES:
-        return _OTHER_NAMES[key]
-    first, _, rest = key.partition(".")
-    if first not in _BLOCK_NAMES or not rest.endswith(".weight"):
-        return None
-    block = f"blocks.{_BLOCK_NAMES[first]}"
-    if rest == "shortcut.weight":
-        return f"{block}.shortcut.weight"
-    name = rest.removesuffix(".weight")
-    # conv1g ... conv2s: the stage, then which of its three convolutions.
-    if len(name) == 6 and name[:4] == "conv" and name[4] in "12" and name[5] in _CONV_NAMES:
-        return f"{block}.stage{name[4]}.{_CONV_NAMES[name[5]]}.weight"
-    return None
+    return rename_by_table(state_dict, _KEYS, "DyGait")
 
 
 def _cfg(**fields: object) -> PretrainedCfg:

@@ -28,9 +28,10 @@ from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear
 from gaitzoo.layers.sequence import mask_fill, masked_max
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_keys
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.part_head import PartClasses, PartHead
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 
 __all__ = ["GaitPart", "TemporalPartAggregator", "convert_checkpoint"]
 

@@ -24,9 +24,10 @@ from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_keys
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.outputs import GaitOutput
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 
 __all__ = ["GLN", "CompactBlock", "convert_checkpoint"]
 

@@ -28,7 +28,7 @@ def layer_groups(model: nn.Module, head: str | None, coarse: bool) -> dict[str, 
     groups: dict[str, list[str]] = {}
     for name, module in _layers(model, "", 1 if coarse else 2):
         parameters = list(module.parameters())
-        if name == head or not parameters:
+        if not parameters or (head is not None and f"{name}.".startswith(f"{head}.")):
             continue
         if groups and all(parameter.ndim < 2 for parameter in parameters):
             # Norms and exponents belong to what they follow.

@@ -140,23 +140,32 @@ def _with_pre_logits(head: Callable[..., GaitOutput]) -> Callable[..., Any]:
     return forward_head
 
 
+class _Catch(nn.Module):
+    """Stands where a classifier would be, and keeps what it gets."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors
+
+
 def _before_classifier(model: Any, head: Callable[[], GaitOutput]) -> Tensor:
     """What the classifier gets, or would get if there was one."""
-    found: dict[str, Tensor] = {}
+    found: list[Tensor] = []
 
-    def keep_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        found["classifier"] = args[0]
+    def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found.append(args[0])
 
-    def keep_vectors(_module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-        # Necks give vectors and class scores, other owners of a classifier class scores alone.
-        found["owner"] = output[0] if isinstance(output, tuple) else args[0]
-
-    owner_name = (model.classifier_key or "").rpartition(".")[0]
+    owner_name, _, name = (model.classifier_key or "").rpartition(".")
+    owner = model.get_submodule(owner_name) if model.classifier_key else None
+    classifier = model.get_classifier()
     with ExitStack() as stack:
-        if isinstance(classifier := model.get_classifier(), nn.Module):
-            stack.callback(classifier.register_forward_pre_hook(keep_input).remove)
-        if owner_name:
-            owner = model.get_submodule(owner_name)
-            stack.callback(owner.register_forward_hook(keep_vectors).remove)
+        if owner is not None and classifier is None:
+            classifier = _Catch()
+            setattr(owner, name, classifier)
+            stack.callback(setattr, owner, name, None)
+        if classifier is not None:
+            stack.callback(classifier.register_forward_pre_hook(keep).remove)
         embeddings = head().embeddings
-    return found.get("classifier", found.get("owner", embeddings))
+    if not found:
+        return embeddings
+    # One vector per sequence is one part.
+    return found[0].unsqueeze(1) if found[0].ndim == 2 else found[0]

@@ -17,7 +17,6 @@ Differences from upstream:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -40,8 +39,9 @@ from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock, check_heights
 from gaitzoo.layers.sequence import repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.outputs import GaitOutput
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 from gaitzoo.models.walkers import WALKERS_PROTOCOL, walkers_cfg
 
 __all__ = ["HSTL", "HSTLFeatures", "HSTLLevel", "convert_checkpoint"]
@@ -342,18 +342,37 @@ def _last_pool(
     return GeMHPP((last,)), last
 
 
-_NAMES = {
+# The authors count levels and their convolutions from one, and our levels from zero.
+_LEVELS = range(1, 10)
+_KEYS = {
+    "arme1.0.conv3d.weight": "levels.0.arme.0.convs.0.weight",
+    "arme1.2.conv3d.weight": "levels.0.arme.1.convs.0.weight",
+    **{
+        rf"arme{i}\.([01])\.conv3d\.(\d+)\.conv3d\.weight": (
+            rf"levels.{i - 1}.arme.\1.convs.\2.weight"
+        )
+        for i in _LEVELS
+    },
+    **{
+        rf"astp{i}{theirs}\.{inner}": rf"levels.{i - 1}.{ours}.{piece}"
+        for i in _LEVELS
+        for theirs, ours in (("", "astp"), ("_fta", "fta_astp"))
+        for inner, piece in (
+            (r"hpp\.(\d+)\.p", r"pools.\1.p"),
+            (r"proj\.conv\.weight", "project.weight"),
+        )
+    },
+    **{
+        rf"fta\.mma\.(\d+)\.fcs\.{i}\.(weight|bias)": (
+            rf"levels.1.fta.regions.\1.{window}_score.\2"
+        )
+        for i, window in enumerate(("short", "long"))
+    },
     "HPP.p": "last_pool.p",
     "Head0.fc_bin": "part_fc.weight",
     "Head1.fc_bin": "neck.classifier.weight",
-} | {
-    f"Bn.{name}": f"neck.bn.{name}"
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    r"Bn\.(\w+)": r"neck.bn.\1",
 }
-_PLAIN_CONV = re.compile(r"arme1\.([02])\.conv3d\.weight")
-_REGION_CONV = re.compile(r"arme([2-9])\.([01])\.conv3d\.(\d+)\.conv3d\.weight")
-_POOLING = re.compile(r"astp([1-9])(_fta)?\.(?:hpp\.(\d+)\.p|proj\.conv\.weight)")
-_FTA = re.compile(r"fta\.mma\.(\d+)\.fcs\.([01])\.(weight|bias)")
 
 
 def convert_checkpoint(state_dict: StateDict) -> StateDict:
@@ -370,25 +389,16 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     """
     # A pooling without convolutions of its level is the last one, of the deepest map.
     levels = {key[4:5] for key in state_dict if key.startswith("arme")}
-    return rename_keys(state_dict, lambda key: _new_key(key, levels), "HSTL")
-
-
-def _new_key(key: str, levels: set[str]) -> str | None:
-    if key in _NAMES:
-        return _NAMES[key]
-    if match := _PLAIN_CONV.fullmatch(key):
-        return f"levels.0.arme.{int(match[1]) // 2}.convs.0.weight"
-    if match := _REGION_CONV.fullmatch(key):
-        return f"levels.{int(match[1]) - 1}.arme.{match[2]}.convs.{match[3]}.weight"
-    if match := _FTA.fullmatch(key):
-        window = ("short", "long")[int(match[2])]
-        return f"levels.1.fta.regions.{match[1]}.{window}_score.{match[3]}"
-    if match := _POOLING.fullmatch(key):
-        place = f"levels.{int(match[1]) - 1}.{'fta_astp' if match[2] else 'astp'}"
-        if match[1] not in levels:
-            place = "last_pool"
-        return f"{place}.project.weight" if match[3] is None else f"{place}.pools.{match[3]}.p"
-    return None
+    last = {
+        rf"astp{i}\.{inner}": f"last_pool.{piece}"
+        for i in _LEVELS
+        if str(i) not in levels
+        for inner, piece in (
+            (r"hpp\.(\d+)\.p", r"pools.\1.p"),
+            (r"proj\.conv\.weight", "project.weight"),
+        )
+    }
+    return rename_by_table(state_dict, {**last, **_KEYS}, "HSTL")
 
 
 def _cfg(**fields: object) -> PretrainedCfg:

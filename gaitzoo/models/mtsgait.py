@@ -22,9 +22,10 @@ from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLin
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_keys
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import opengait_cfg
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 
 __all__ = ["MTSGait", "convert_checkpoint"]
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor
-
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict
 
 __all__ = [
     "get_pretrained_cfg",
@@ -26,52 +25,6 @@ __all__ = [
     "model_info",
     "register_model",
 ]
-
-StateDict = dict[str, Tensor]
-
-
-class UnknownKeysError(ValueError):
-    """A state dict has keys that the authors' layout of a model does not have.
-
-    Args:
-        model: What the layout belongs to.
-        unknown: The keys.
-        known: How many keys the layout does have.
-    """
-
-    def __init__(self, model: str, unknown: list[str], known: int) -> None:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        super().__init__(f"{len(unknown)} key(s) are not of the authors' {model}: {shown}")
-        self.unknown = unknown
-        self.known = known
-
-
-def rename_keys(
-    state_dict: StateDict, new_key: Callable[[str], str | None], model: str
-) -> StateDict:
-    """Renames every key, or refuses the whole state dict.
-
-    Args:
-        state_dict: Parameters under other names.
-        new_key: Gives our name for a key, ``None`` for an unknown one.
-        model: Whose layout this is, for the message.
-
-    Raises:
-        UnknownKeysError: If a key has no new name.
-        ValueError: If two keys have the same new name.
-    """
-    renamed = {key: new_key(key) for key in state_dict}
-    unknown = [key for key, new in renamed.items() if new is None]
-    if unknown:
-        raise UnknownKeysError(model, unknown, len(renamed) - len(unknown))
-    new_names = [new for new in renamed.values() if new is not None]
-    doubled = sorted({new for new in new_names if new_names.count(new) > 1})
-    if doubled:
-        raise ValueError(
-            f"expected one tensor for every parameter of {model}, got several for "
-            f"{', '.join(doubled)}; is this a mixture of two files?"
-        )
-    return {new: state_dict[key] for key, new in renamed.items() if new is not None}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gaitzoo.models.registry import StateDict, rename_keys
+from gaitzoo.models.conversion import StateDict, rename_keys
 
 __all__ = ["block_key", "convert_residual", "residual_key"]
 

@@ -30,9 +30,10 @@ from gaitzoo.layers.window_attention import (
 )
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_keys
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import opengait_cfg
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 from gaitzoo.models.residual_keys import block_key
 
 __all__ = ["SwinGait", "convert_checkpoint"]

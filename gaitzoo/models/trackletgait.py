@@ -26,8 +26,9 @@ from gaitzoo.layers.residual import FrameWise
 from gaitzoo.layers.sequence import mask_fill
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.conversion import StateDict, rename_keys
 from gaitzoo.models.max_pooled import MaxPooled
-from gaitzoo.models.registry import StateDict, register_model, rename_keys
+from gaitzoo.models.registry import register_model
 
 __all__ = ["P3DHWDBlock", "TrackletGait", "convert_checkpoint"]
 

@@ -20,7 +20,7 @@ from gaitzoo import (
     ResidualBlock3d,
     ResidualBlockP3d,
 )
-from gaitzoo.models.deepgaitv2 import convert_checkpoint
+from gaitzoo.models.residual_keys import convert_residual
 
 DEPTHS = {"10": (1, 1, 1, 1), "14": (1, 2, 2, 1), "22": (1, 4, 4, 1), "30": (1, 4, 8, 1)}
 SMALL = {"channels": (4, 4, 6, 8), "layers": (1, 1, 1, 1), "num_classes": 5}
@@ -53,7 +53,7 @@ def test_authors_keys_and_shapes_are_exactly_ours(golden):
     with torch.device("meta"):
         model = gaitzoo.create_model(name, num_classes=12, **model_args)
     theirs = {key: torch.empty(shape, device="meta") for key, shape in doc["state_dict"].items()}
-    converted = {key: value.shape for key, value in convert_checkpoint(theirs).items()}
+    converted = {key: value.shape for key, value in convert_residual(theirs).items()}
     assert converted == {key: value.shape for key, value in model.state_dict().items()}
     assert sum(p.numel() for p in model.parameters()) == doc["parameters"]
 

@@ -8,7 +8,8 @@ from parity import filled_weights, golden_doc, golden_errors, sine_fill, sine_fr
 
 import gaitzoo
 from gaitzoo import DAM, DyGait, DyGaitBlock
-from gaitzoo.models.dygait import DyGaitStage, convert_checkpoint
+from gaitzoo.layers.dynamic import DyGaitStage
+from gaitzoo.models.dygait import convert_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from conftest import LISTED
 import gaitzoo
 from gaitzoo import PretrainedCfg, register_model
 from gaitzoo.models import registry as entries
+from gaitzoo.models.conversion import rename_keys
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def registry(monkeypatch):
 
 
 def test_names_with_and_without_tags():
-    assert gaitzoo.list_models("dygait*") == ["dygait", "dygait_tiny"]
+    assert gaitzoo.list_models("dygait*") == ["dygait"]
     assert gaitzoo.list_models("dygait.*") == [
         "dygait.casiab",
         "dygait.gait3d",
@@ -27,7 +28,7 @@ def test_names_with_and_without_tags():
         "dygait.oumvlp",
         "dygait.walkers",
     ]
-    assert gaitzoo.list_tags("dygait")[0] == gaitzoo.model_info("dygait").tag
+    assert gaitzoo.list_tags("dygait")[0] == gaitzoo.model_info("dygait").tag == "casiab"
     assert gaitzoo.list_models("nothing*") == []
     assert gaitzoo.is_model("dygait.grew")
     assert not gaitzoo.is_model("dygait.moon")
@@ -61,8 +62,11 @@ def test_tags_bring_their_structure_and_arguments_replace_it():
     assert (model.num_parts, model.num_features, model.num_classes) == (31, 2, 20000)
     assert model.pretrained_cfg.name == "dygait.grew"
     assert gaitzoo.create_model("dygait.casiab", num_classes=7, channels=(2, 2, 2)).num_classes == 7
-    with pytest.raises(TypeError, match="depth"):
-        gaitzoo.create_model("dygait", depth=3)
+    wanted = r"expected arguments of dygait among .*channels.*, got headd; did you mean head\?"
+    with pytest.raises(TypeError, match=wanted):
+        gaitzoo.create_model("dygait", headd="bnneck")
+    with pytest.raises(TypeError, match=r"of deepgaitv2_3d among .*layers.*, got depth"):
+        gaitzoo.create_model("deepgaitv2_3d", depth=3)
 
 
 def test_missing_weights_are_an_error_with_a_way_out():
@@ -76,17 +80,33 @@ def test_missing_weights_are_an_error_with_a_way_out():
 
 @pytest.mark.usefixtures("registry")
 def test_own_models_can_be_registered():
-    @register_model({"mine": PretrainedCfg(num_classes=3), "other": PretrainedCfg(num_classes=4)})
-    def my_gait(num_classes=0):
-        return torch.nn.Linear(2, num_classes)
+    class MyGait(torch.nn.Linear):
+        def __init__(self, num_classes=0, width=2):
+            super().__init__(width, num_classes)
 
+    cfgs = {"mine": PretrainedCfg(num_classes=3), "other": PretrainedCfg(num_classes=4)}
+    register_model("my_gait", MyGait, cfgs, tiny=PretrainedCfg(num_classes=2))
     assert gaitzoo.list_tags("my_gait") == ["mine", "other"]
     assert gaitzoo.create_model("my_gait.other").out_features == 4
+    assert gaitzoo.create_model("my_gait_tiny", width=5).in_features == 5
     assert gaitzoo.model_info("my_gait").name == "my_gait.mine"
-    with pytest.raises(ValueError, match="registered already"):
-        register_model()(my_gait)
+    assert "my_gait" in gaitzoo.list_models(module="test_registry")
+    assert "my_gait_tiny" not in gaitzoo.list_models()
     with pytest.raises(ValueError, match="lower-case"):
-        register_model()(lambda: None)
+        register_model("MyGait", MyGait)
+    with pytest.raises(TypeError, match="class or function"):
+        register_model("my_gait", "MyGait")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_name_that_is_taken_is_replaced_with_a_warning():
+    def build(num_classes=0):
+        return torch.nn.Linear(2, 1 + num_classes)
+
+    with pytest.warns(UserWarning, match="'dygait' was registered already; it is replaced"):
+        register_model("dygait", build, {"again": PretrainedCfg(num_classes=6)})
+    assert gaitzoo.list_tags("dygait") == ["again"]
+    assert gaitzoo.create_model("dygait").out_features == 7
 
 
 def test_cfgs_cannot_be_changed_but_copied():
@@ -96,7 +116,7 @@ def test_cfgs_cannot_be_changed_but_copied():
     with pytest.raises(AttributeError):
         cfg.tag = "other"
     assert pickle.loads(pickle.dumps(cfg)) == copy.deepcopy(cfg) == cfg
-    with pytest.raises(ValueError, match='"before_bn" or "after_bn"'):
+    with pytest.raises(ValueError, match='"before_bn", "after_bn" or "output"'):
         PretrainedCfg(embedding="middle")
 
 
@@ -121,7 +141,7 @@ def test_every_tag_says_what_people_must_know(name):
 def test_two_keys_for_one_parameter_are_refused():
     state_dict = {"a": torch.zeros(1), "b": torch.ones(1)}
     with pytest.raises(ValueError, match="got several for weight"):
-        registry.rename_keys(state_dict, lambda _: "weight", "a model")
+        rename_keys(state_dict, lambda _: "weight", "a model")
 
 
 def test_frame_size_in_the_arguments_is_in_the_cfg():

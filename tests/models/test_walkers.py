@@ -54,11 +54,11 @@ def rank1(embeddings, walkers):
     return rank_k(distances, labels[~gallery], labels[gallery], exclude=exclude)
 
 
-def test_they_are_the_default_and_every_file_belongs_to_a_tag():
+def test_they_are_what_pretrained_means_and_every_file_belongs_to_a_tag():
     files = set()
     for name in MODELS:
-        cfg = gaitzoo.model_info(name)
-        assert cfg.name == f"{name}.walkers"
+        assert gaitzoo.create_model(name, pretrained=True).weights_of == f"{name}.walkers"
+        cfg = gaitzoo.model_info(f"{name}.walkers")
         assert cfg.has_weights
         files |= {cfg.filename, f"{cfg.filename.removesuffix('.safetensors')}.md"}
     assert {path.name for path in shipped.SHIPPED.iterdir()} == files
@@ -66,7 +66,7 @@ def test_they_are_the_default_and_every_file_belongs_to_a_tag():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_file_is_what_the_cfg_and_the_card_say(name):
-    cfg = gaitzoo.model_info(name)
+    cfg = gaitzoo.model_info(f"{name}.walkers")
     path = shipped.SHIPPED / cfg.filename
     content = path.read_bytes()
     assert cfg.size == len(content) < 20e6  # 40 MB for all
@@ -78,7 +78,7 @@ def test_the_file_is_what_the_cfg_and_the_card_say(name):
         assert fact in card, fact
     for key in ("rank1_walkers", "rank1_walkers_bag", "rank1_walkers_coat"):
         assert f"{cfg.metrics[key]:.1f}" in card, key
-    model = gaitzoo.create_model(name)
+    model = gaitzoo.create_model(cfg.name)
     assert f"{sum(p.numel() for p in model.parameters()):,}" in card
 
 
@@ -89,7 +89,8 @@ def test_they_load_without_a_network_or_a_warning(name, no_network):
         model = gaitzoo.create_model(name, pretrained=True)
     assert model.num_classes == 0
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    with_classes = gaitzoo.create_model(name, pretrained=True, num_classes=5)
+    with pytest.warns(UserWarning, match="narrower than the published one"):
+        with_classes = gaitzoo.create_model(name, pretrained=True, num_classes=5)
     clips = torch.rand(2, 9, 32, 22)
     assert with_classes(clips).logits.shape == (2, model.num_parts, 5)
     weights = dict(model.named_parameters())
@@ -103,7 +104,10 @@ def test_they_find_people_that_untrained_weights_and_energy_images_do_not(name, 
     torch.manual_seed(0)
     trained, untrained = (
         rank1(
-            gaitzoo.embed(gaitzoo.create_model(name, pretrained=p), clips, progress=False), walkers
+            gaitzoo.embed(
+                gaitzoo.create_model(f"{name}.walkers", pretrained=p), clips, progress=False
+            ),
+            walkers,
         )
         for p in (True, False)
     )
@@ -152,19 +156,50 @@ def card_of(model, folder):
 
 
 def test_models_of_one_s_own_do_not_take_over_the_card(tmp_path):
-    card = card_of(gaitzoo.create_model("dygait", channels=(2, 2, 2, 2)), tmp_path / "narrow")
+    card = card_of(
+        gaitzoo.create_model("dygait.walkers", channels=(2, 2, 2, 2)), tmp_path / "narrow"
+    )
     assert "apache" not in card
     assert "2000 people" not in card
-    card = card_of(gaitzoo.create_model("dygait"), tmp_path / "fresh")
+    card = card_of(gaitzoo.create_model("dygait.walkers"), tmp_path / "fresh")
     assert "license: other" in card
     assert "if this model started from them" in card
 
 
 def test_a_saved_cfg_cannot_name_other_files_for_the_card(tmp_path):
     (tmp_path / "private.md").write_text("## Results\n\nsecret\n")
-    cfg = gaitzoo.model_info("dygait")
+    cfg = gaitzoo.model_info("dygait.walkers")
     for fields in ({"filename": str(tmp_path / "private.safetensors")}, {"tag": "unknown"}):
-        model = gaitzoo.create_model("dygait")
+        model = gaitzoo.create_model("dygait.walkers")
         model.pretrained_cfg = dataclasses.replace(cfg, **fields)
         assert "secret" not in card_of(model, tmp_path / "saved")
     assert shipped.card_sections(dataclasses.replace(cfg, sha256="0" * 64)) == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_trains_does_not_get_a_toy_by_accident(name):
+    fresh = gaitzoo.create_model(name, num_classes=5)
+    assert fresh.pretrained_cfg.name == f"{name}.casiab"
+    small = gaitzoo.create_model(name, pretrained=True)
+    assert small.pretrained_cfg.name == f"{name}.walkers"
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (small, fresh)]
+    assert sizes[0] < sizes[1] / 2
+    with pytest.warns(UserWarning, match=rf"create_model\('{name}', num_classes=\.\.\.\)"):
+        small.reset_classifier(5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_other_channels_by_the_rule_of_timm(name):
+    grey = gaitzoo.create_model(name, pretrained=True).eval()
+    clips = torch.rand(1, 9, 32, 22)
+    wanted = grey(clips).embeddings
+    colour = gaitzoo.create_model(name, pretrained=True, in_chans=3).eval()
+    found = colour(clips[:, None].expand(-1, 3, -1, -1, -1)).embeddings
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert colour.weights_of == f"{name}.walkers"
+    assert "from 1 to 3 channels" in colour.pretrained_cfg.notes
+    assert not colour.pretrained_cfg.metrics
+    # One channel is the one that the weights have: nothing is changed.
+    same = gaitzoo.create_model(name, pretrained=True, in_channels=1).eval()
+    assert torch.equal(same(clips).embeddings, wanted)

@@ -1,4 +1,4 @@
-"""What goes into a model, by its modalities: counted, cut, batched, and made up for trials."""
+"""What goes into a model, by its modalities: aligned, cut, and made up for trials."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaitzoo.data.batches import by_name, count_frames, time_axis
+from gaitzoo.data.batches import by_name, time_axis
 from gaitzoo.data.modalities import Modality, find_modality
-from gaitzoo.data.transforms import ModalityTransform
-from gaitzoo.layers.checks import shape_of
+from gaitzoo.data.transforms import create_transform
 from gaitzoo.models.base import GaitModel
 
 __all__ = ["align_with", "cut", "each_tensor", "example_sequence"]
@@ -31,50 +30,7 @@ def align_with(model: GaitModel) -> Callable[[Any], Any]:
         A function of one sequence, an array or tensor or for several modalities a mapping of
         them, that checks it and gives tensors.
     """
-    size = model.pretrained_cfg.input_size
-    axes = {name: _axes(model, name) for name in model.modalities}
-
-    def align_one(name: str, x: Any) -> Tensor:
-        modality = find_modality(name)
-        is_video = modality.time_axis is not None and modality.is_map
-        if is_video and (name != "silhouettes" or len(axes[name]) == 3):
-            return ModalityTransform((name,), size).align(x)
-        x = torch.as_tensor(x)
-        if x.ndim != len(axes[name]) or 0 in x.shape:
-            raise ValueError(f"expected {_wanted({name: axes[name]})}, got {shape_of(x)}")
-        return x
-
-    def align(sequence: Any) -> Any:
-        given = isinstance(sequence, Mapping)
-        if given != (len(axes) > 1) or (given and set(sequence) != set(axes)):
-            got = f"a mapping with {', '.join(map(str, sequence))}" if given else "no mapping"
-            raise ValueError(f"expected {_wanted(axes)}, got {got}")
-        aligned = {
-            name: align_one(name, x) for name, x in by_name(model.modalities, sequence).items()
-        }
-        counts = {name: count_frames((name,), x) for name, x in aligned.items()}
-        if len(set(counts.values())) > 1:
-            raise ValueError(
-                "expected modalities with as many frames as each other, got "
-                f"{', '.join(f'{count} of {name}' for name, count in counts.items())}"
-            )
-        return aligned if given else aligned[model.modalities[0]]
-
-    return align
-
-
-def _axes(model: GaitModel, name: str) -> list[str]:
-    """Letters of one sequence's axes."""
-    letters = find_modality(name).axes.split()[1:]
-    # A model of one channel need not say so.
-    channels = getattr(model, "in_channels", 1)
-    several = name == "silhouettes" and len(model.modalities) == 1 and channels > 1
-    return [str(channels), *letters] if several else letters
-
-
-def _wanted(axes: Mapping[str, list[str]]) -> str:
-    words = [f"{name} [{', '.join(letters)}]" for name, letters in axes.items()]
-    return words[0] if len(words) == 1 else f"a mapping with {', '.join(words)}"
+    return create_transform(model).align
 
 
 def each_tensor(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -14,12 +14,14 @@ from gaitzoo.data.batches import batch_of, by_name, count_frames, has_time, time
 from gaitzoo.data.modalities import find_modality
 from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.models.base import GaitModel
+from gaitzoo.models.outputs import GaitOutput
 
 __all__ = [
     "BrokenPromiseError",
     "Skipped",
     "Trial",
     "hold",
+    "hold_equal",
     "largest_difference",
     "reset_statistics",
 ]
@@ -68,6 +70,22 @@ def largest_difference(found: Tensor, wanted: Tensor) -> float:
     found, wanted = found.double(), wanted.double()
     scale = wanted.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
     return ((found - wanted).abs().max() / scale).item()
+
+
+def hold_equal(found: GaitOutput, wanted: GaitOutput, tolerance: float) -> None:
+    """Raises :class:`BrokenPromiseError` unless two outputs are equal.
+
+    Args:
+        found: What came.
+        wanted: What was expected.
+        tolerance: Relative difference that they may have.
+    """
+    for name in ("embeddings", "logits"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        hold((one is None) == (other is None), f"expected {name} in both outputs or in none")
+        if other is not None:
+            error = largest_difference(one, other)
+            hold(error < tolerance, f"expected equal {name}, got a difference of {error:.1g}")
 
 
 @dataclass(frozen=True)

@@ -344,6 +344,7 @@ def _last_pool(
 
 # The authors count levels and their convolutions from one, and our levels from zero.
 _LEVELS = range(1, 10)
+_POOLS = {r"hpp\.(\d+)\.p": r"pools.\1.p", r"proj\.conv\.weight": "project.weight"}
 _KEYS = {
     "arme1.0.conv3d.weight": "levels.0.arme.0.convs.0.weight",
     "arme1.2.conv3d.weight": "levels.0.arme.1.convs.0.weight",
@@ -357,10 +358,7 @@ _KEYS = {
         rf"astp{i}{theirs}\.{inner}": rf"levels.{i - 1}.{ours}.{piece}"
         for i in _LEVELS
         for theirs, ours in (("", "astp"), ("_fta", "fta_astp"))
-        for inner, piece in (
-            (r"hpp\.(\d+)\.p", r"pools.\1.p"),
-            (r"proj\.conv\.weight", "project.weight"),
-        )
+        for inner, piece in _POOLS.items()
     },
     **{
         rf"fta\.mma\.(\d+)\.fcs\.{i}\.(weight|bias)": (
@@ -393,12 +391,9 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
         rf"astp{i}\.{inner}": f"last_pool.{piece}"
         for i in _LEVELS
         if str(i) not in levels
-        for inner, piece in (
-            (r"hpp\.(\d+)\.p", r"pools.\1.p"),
-            (r"proj\.conv\.weight", "project.weight"),
-        )
+        for inner, piece in _POOLS.items()
     }
-    return rename_by_table(state_dict, {**last, **_KEYS}, "HSTL")
+    return rename_by_table(state_dict, _KEYS | last, "HSTL")
 
 
 def _cfg(**fields: object) -> PretrainedCfg:

@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gaitzoo.layers.checks import LOWEST_WHITE
+
 __all__ = [
     "FAINT",
     "WHITE",
@@ -36,7 +38,6 @@ FAINT = 32
 """Grey levels below this are leftovers of compression where there are many of them."""
 WHITE = 224
 """Grey levels from here on are white; those between ``FAINT`` and it are outlines, or a picture."""
-_LOWEST_WHITE = 128  # a clip of whole numbers that stays below has no white in it
 _DIM = 200
 _FEW_LEVELS = 32
 _VOID = 64  # class ids of people are below it
@@ -135,11 +136,11 @@ def check_class_ids(levels: np.ndarray, found: list[Finding]) -> None:
     """
     used = np.flatnonzero(levels)
     highest = int(used[-1])
-    ids = [int(level) for level in used if 0 < level < _LOWEST_WHITE]
+    ids = [int(level) for level in used if 0 < level < LOWEST_WHITE]
     with_void = (
         len(used) <= _FEW_LEVELS and levels[0] > 0 and levels[1:_VOID].sum() > levels[_VOID:].sum()
     )
-    if 1 < highest < _LOWEST_WHITE or with_void:
+    if 1 < highest < LOWEST_WHITE or with_void:
         some = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
         refuse(
             found,

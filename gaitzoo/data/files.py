@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -19,29 +19,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.frames import as_frames
+from gaitzoo.data.images import (
+    ANIMATED_SUFFIXES,
+    FRAME_SUFFIXES,
+    Picture,
+    is_animated,
+    read_image,
+)
 from gaitzoo.data.pickles import load_array_pickle
-from gaitzoo.data.silhouettes import EMPTY_GREY_SUM
 
 __all__ = ["SequencePath", "find_sequences", "load_silhouettes"]
 
-_FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _SEQUENCE_SUFFIXES = (".gif", ".apng", ".npy", ".npz", ".pkl")
-_ANIMATED_SUFFIXES = (".png", ".webp")
-_IMAGE_SUFFIXES = (*_FRAME_SUFFIXES, ".gif", ".apng")
-_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-_IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,  # Pillow's word for a broken PNG
-    EOFError,
-    ValueError,
-    LookupError,  # Pillow leaves these uncaught in damaged GIF and APNG files
-    struct.error,
-    Image.DecompressionBombError,
-)
+_IMAGE_SUFFIXES = (*FRAME_SUFFIXES, ".gif", ".apng")
 _NUMPY_ERRORS = (
     OSError,
     ValueError,
@@ -53,9 +47,6 @@ _NUMPY_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_GREY_MODES = ("1", "L")
-_COLOUR_MODES = ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
-_COLOUR_SHARE = 0.04
 _LAYOUTS = (
     "id/type/view/view.pkl (OpenGait), id/sequence/000.png (frame folders), "
     "id/sequence.gif, or id.gif"
@@ -87,10 +78,12 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
     * ``.npy`` or ``.npz`` with one array ``[T, H, W]``, ``[H, W]``, or grey ``[T, H, W, 3]``.
     * OpenGait's ``.pkl``, a pickled numpy array. Nothing but the array is unpickled.
 
-    Images in colour modes are read where their content is grey. Transparent images are laid over
-    black; where that leaves colour or nothing, as in a cut-out person, the opacity is the
-    silhouette. Arrays hold booleans, integers in 0..255 (only 0 and 1: taken as a mask), or
-    floats in [0, 1].
+    Images are turned upright by their orientation tag. Those in colour modes are read where their
+    content is grey. Palette images, and others of flat colours, are label maps: black is the
+    ground, and the one other colour the person. Where the opacity is a mask, it is the
+    silhouette; other transparent images are laid over black. Frames of varying size, as tight
+    crops are, get black margins up to the largest. Arrays hold booleans, integers in 0..255 (only
+    0 and 1: taken as a mask), or floats in [0, 1].
 
     Args:
         path: File or folder.
@@ -100,8 +93,12 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: If nothing is at ``path``.
-        ValueError: If the content is broken, not a silhouette sequence, of an unknown type, or a
-            pickle that holds more than a numpy array.
+        ValueError: If the content is broken, not a silhouette sequence (a picture, class ids), of
+            an unknown type, or a pickle that holds more than a numpy array.
+
+    Warns:
+        SilhouetteWarning: If a folder holds frames of several sequences by their names, or a gait
+            energy image (``gei.png``), which is left out.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -118,9 +115,10 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
         )
     suffix = path.suffix.lower()
     if path.is_dir():
-        return as_frames(_load_folder(path))
+        return _checked(_load_folder(path), path)
     if suffix in _IMAGE_SUFFIXES:
-        return as_frames(_load_image(path))
+        pictures = read_image(path)
+        return _checked(_stack(pictures, [path] * len(pictures)), path)
     if suffix in (".npy", ".npz"):
         return _array_to_frames(_load_numpy(path), path)
     if suffix == ".pkl":
@@ -218,27 +216,18 @@ def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
             yield from _walk(entry, ancestors | {resolved})
         elif suffix in _SEQUENCE_SUFFIXES:
             yield entry
-        elif suffix in _FRAME_SUFFIXES:
+        elif suffix in FRAME_SUFFIXES:
             frames.append(entry)
-    if frames and frames[0].suffix.lower() in _ANIMATED_SUFFIXES and _is_animated(frames[0]):
+    if frames and frames[0].suffix.lower() in ANIMATED_SUFFIXES and is_animated(frames[0]):
         yield from frames
     elif frames:
         yield folder
 
 
-def _is_animated(path: Path) -> bool:
-    """Tells whether an image has several frames; a broken one is left for the reader to refuse."""
-    try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
-            return getattr(image, "n_frames", 1) > 1
-    except _IMAGE_ERRORS:
-        return False
-
-
 def _load_folder(folder: Path) -> Tensor:
     """Reads a folder of still images ``[T, H, W]``."""
     entries = _visible(folder)
-    files = [entry for entry in entries if entry.suffix.lower() in _FRAME_SUFFIXES]
+    files = [entry for entry in entries if entry.suffix.lower() in FRAME_SUFFIXES]
     if not files:
         sequences = [
             entry.name
@@ -252,94 +241,68 @@ def _load_folder(folder: Path) -> Tensor:
                 f"Load each one; find_sequences lists them."
             )
         raise ValueError(
-            f"Expected frames ({', '.join(_FRAME_SUFFIXES)}) in {folder}, found none. "
+            f"Expected frames ({', '.join(FRAME_SUFFIXES)}) in {folder}, found none. "
             f"Check the path."
         )
-    frames = []
+    files = _without_energy_images(files, folder)
+    pictures = []
     for file in files:
-        frame = _load_image(file)
-        if len(frame) > 1:
+        inside = read_image(file)
+        if len(inside) > 1:
             raise ValueError(
-                f"Expected one frame per image in {folder}, got {len(frame)} in {file.name}. "
+                f"Expected one frame per image in {folder}, got {len(inside)} in {file.name}. "
                 f"Load the animation by its own path."
             )
-        if frames and frame.shape != frames[0].shape:
-            raise ValueError(
-                f"Expected frames of one size, got {_size(frames[0])} in {files[0]} and "
-                f"{_size(frame)} in {file}. Put sequences into separate folders, or pad the "
-                f"frames to one size."
-            )
-        frames.append(frame)
-    return torch.cat(frames)
+        pictures += inside
+    return _stack(pictures, files)
 
 
-def _size(frames: Tensor) -> str:
-    """Words the size of ``[T, H, W]`` for a message."""
-    return f"{frames.shape[1]} x {frames.shape[2]} (height x width)"
-
-
-def _load_image(path: Path) -> Tensor:
-    """Reads a still or animated image ``[T, H, W]``."""
-    return torch.from_numpy(np.stack([_to_grey(image, path) for image in _decode(path)]))
-
-
-def _decode(path: Path) -> Iterator[Image.Image]:
-    """Yields the frames of an image, each valid until the next is asked for."""
-    try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
-            for index in range(getattr(image, "n_frames", 1)):
-                image.seek(index)
-                image.load()
-                yield image
-            if image.format == "GIF" and not _ends_with(path, b";"):
-                raise EOFError("a GIF that is cut off")  # Pillow leaves the missing frames out
-    except _IMAGE_ERRORS as error:
-        raise ValueError(
-            f"Expected a readable image (PNG, JPEG, BMP, WebP, GIF) in {path}, got: {error}. "
-            f"Write the file again; it may be cut off, or of another type than its name says."
-        ) from error
-
-
-def _ends_with(path: Path, mark: bytes) -> bool:
-    """Compares the last bytes of a file that is not empty."""
-    with path.open("rb") as file:
-        file.seek(-len(mark), os.SEEK_END)
-        return file.read() == mark
-
-
-def _to_grey(image: Image.Image, path: Path) -> np.ndarray:
-    """Converts one frame to grey levels ``[H, W]``; refuses colour photographs."""
-    if image.mode not in _GREY_MODES + _COLOUR_MODES:
-        raise ValueError(
-            f"Expected an image of 8 bits per channel in {path}, got pixel mode {image.mode}. "
-            f"Save the mask with 8 bits, white on black."
+def _without_energy_images(files: list[Path], folder: Path) -> list[Path]:
+    """Leaves ``gei.png`` out, a mean of the frames beside them; warns of several sequences."""
+    frames = [file for file in files if "gei" not in re.findall("[a-z]+", file.stem.lower())]
+    if 0 < len(frames) < len(files):
+        left_out = ", ".join(file.name for file in files if file not in frames)
+        text = f"Expected frames alone in {folder}, got {left_out}, which was left out."
+        warnings.warn(text, SilhouetteWarning, stacklevel=5)
+    else:
+        frames = files
+    # The last number of a name counts the frames; what is before it names the sequence.
+    stems = Counter(re.sub(r"\d+(?=\D*$)", "", file.stem) for file in frames)
+    if len(stems) > 1 and len(frames) > len(stems):
+        some = ", ".join(repr(stem) for stem in list(stems)[:3])
+        text = (
+            f"Expected the frames of one sequence in {folder}, got names that begin in "
+            f"{len(stems)} ways ({some}{', ...' if len(stems) > 3 else ''}); they were read as one "
+            f"sequence, in natural order. Put sequences into separate folders."
         )
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        opacity = layer.getchannel("A")
-        black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, layer).convert("RGB")
-        if opacity.getextrema() != (255, 255) and (_is_colour(image) or not image.getbbox()):
-            image = opacity
-    if image.mode not in _GREY_MODES and _is_colour(image.convert("RGB")):
-        raise ValueError(
-            f"Expected a grey silhouette in {path}, got a colour image. Segment the person first "
-            f"and save the mask, white on black."
-        )
-    return np.array(image.convert("L"))
+        warnings.warn(text, SilhouetteWarning, stacklevel=5)
+    return frames
 
 
-def _is_colour(image: Image.Image) -> bool:
-    """Tells a colour photograph or label map from a grey image with a colour palette.
+def _stack(pictures: list[Picture], files: list[Path]) -> Tensor:
+    """Joins frames to ``[T, H, W]``; empties the list, so that frames are not held twice.
 
-    Palettes that dither grey tint single pixels, but not their neighbourhood: means over 8 x 8
-    pixels of such animations differ by 1 % between channels, photographs by 10 % and more.
+    Smaller frames, as tight crops are, get margins: pre-treatment crops each frame to the person
+    anyway. Margins have the ground's colour, bright where a mask is inverted.
     """
-    channels = np.asarray(image.reduce(8), dtype=np.int64)
-    brightest = channels.max(axis=2)
-    difference = brightest - channels.min(axis=2)
-    bright_enough = np.asarray(image.convert("L")).sum(dtype=np.int64) > EMPTY_GREY_SUM
-    return bool(bright_enough and difference.sum() > _COLOUR_SHARE * brightest.sum())
+    labels = {picture.label: file for picture, file in zip(pictures, files, strict=True)}
+    labels.pop("", None)
+    if len(labels) > 1:
+        first, second = list(labels)[:2]
+        raise ValueError(
+            f"Expected one person, got label maps of several classes: {first} in {labels[first]}, "
+            f"{second} in {labels[second]}. Save the masks of one class."
+        )
+    height, width = (max(picture.levels.shape[axis] for picture in pictures) for axis in (0, 1))
+    frames = np.empty((len(pictures), height, width), np.uint8)
+    for index in reversed(range(len(pictures))):
+        levels = pictures.pop().levels
+        if levels.shape != (height, width):
+            edges = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+            frames[index] = 255 if (edges > 127).mean() > 0.75 else 0
+        top, left = (height - levels.shape[0]) // 2, (width - levels.shape[1]) // 2
+        frames[index, top : top + levels.shape[0], left : left + levels.shape[1]] = levels
+    return torch.from_numpy(frames)
 
 
 def _array_to_frames(array: np.ndarray, path: Path) -> Tensor:
@@ -356,8 +319,13 @@ def _array_to_frames(array: np.ndarray, path: Path) -> Tensor:
         array = array[..., 0]
     if array.ndim == 2:
         array = array[None]
+    return _checked(array, path)
+
+
+def _checked(frames: Tensor | np.ndarray, path: Path) -> Tensor:
+    """Brings frames to grey levels; errors name the file."""
     try:
-        return as_frames(array)
+        return as_frames(frames)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gaitzoo.layers.checks import check_lengths, check_silhouettes, check_values, shape_of
+from gaitzoo.layers.checks import check_batch, check_lengths, check_values, shape_of, white_of
 from gaitzoo.layers.sequence import mask_fill
 
 __all__ = ["MODALITIES", "Modality", "find_modality"]
@@ -115,7 +115,7 @@ class Modality:
         """
         channels = self.channels if channels is None else channels
         if self.name == "silhouettes":
-            check_silhouettes(x, channels or 1)
+            check_batch(x, channels or 1)
             batch = x.unsqueeze(1) if x.ndim == 4 else x
         else:
             self._check_axes(x, channels)
@@ -128,7 +128,8 @@ class Modality:
                 lengths = check_lengths(lengths, batch.shape[0], batch.shape[2]).to(batch.device)
             batch = mask_fill(batch, lengths, self.padding)
         if batch.dtype == torch.uint8 and self.bytes_mean == "grey levels":
-            return batch.to(dtype) / 255, lengths
+            white = white_of(batch).to(dtype) if self.name == "silhouettes" else 255
+            return batch.to(dtype) / white, lengths
         lowest, highest = value_range or self.value_range or (None, None)
         check_values(batch, lowest, highest, self.name)
         return batch.to(dtype), lengths

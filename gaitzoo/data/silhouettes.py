@@ -9,37 +9,17 @@ traces of compression) is looked for here, and put right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gaitzoo.data.bodies import OTHER, PERSON, SPECK, erase, find_pieces, judge
-from gaitzoo.data.content import (
-    FAINT,
-    Finding,
-    check_greys,
-    histogram,
-    is_compressed,
-    is_inverted,
-    is_normalized,
-    refuse,
-    warn_of,
-)
-from gaitzoo.data.frames import as_grey_levels, check_frames, to_grey_levels
+from gaitzoo.data.content import Finding, is_normalized, refuse, warn_of
+from gaitzoo.data.frames import as_grey_levels, check_frames
+from gaitzoo.data.normalize import Component, bright_on_black, normalize_frames
 
-__all__ = ["SilhouetteTransform", "create_transform", "normalize_silhouettes"]
+__all__ = ["SilhouetteTransform", "normalize_silhouettes"]
 
-Component = Literal["largest", "all"]
-
-EMPTY_GREY_SUM = 10_000
-"""Frames whose grey values (0..255) add up to no more than this hold no usable silhouette."""
-
-_PIXELS_AT_ONCE = 2**22  # of frames that are looked at together
 _FEWEST_FRAMES = 4  # fewer show no movement
 _FAINTEST = 0.1  # brightest pixel of floats
 
@@ -94,8 +74,8 @@ def normalize_silhouettes(
     if component not in ("largest", "all", None):
         raise ValueError(f'Expected component "largest", "all" or None, got {component!r}.')
     found: list[Finding] = []
-    checked = _bright_on_black(check_frames(frames, found), found)
-    normalized = _normalize_frames(as_grey_levels(checked), size, component, found)
+    checked = bright_on_black(check_frames(frames, found), found)
+    normalized = normalize_frames(as_grey_levels(checked), size, component, found)
     warn_of(found)
     return normalized
 
@@ -103,151 +83,6 @@ def normalize_silhouettes(
 def _is_even_length(length: object) -> bool:
     """Tells whether ``length`` is an even positive int."""
     return type(length) is int and length >= 2 and length % 2 == 0
-
-
-def _bright_on_black(frames: Tensor, found: list[Finding]) -> Tensor:
-    """Inverts checked frames of a dark person on a bright ground."""
-    if not is_inverted(frames):
-        return frames
-    found.append(
-        Finding(
-            "inverted",
-            "warning",
-            "Expected a person bright on black, got a dark figure on a bright ground; the frames "
-            "were inverted. Give 255 - frames (booleans: ~frames) to say so yourself.",
-        )
-    )
-    return 255 - frames if frames.dtype == torch.uint8 else 1 - frames
-
-
-def _normalize_frames(
-    frames: Tensor, size: int, component: Component | None, found: list[Finding]
-) -> Tensor:
-    """Normalises checked uint8 frames ``[T, H, W]``, bright on black, to ``[T', size, size]``."""
-    levels = histogram(frames)
-    check_greys(levels, found)
-    compressed = is_compressed(levels)
-    if compressed and levels[1:FAINT].any():
-        found.append(
-            Finding(
-                "compressed",
-                "note",
-                f"Faint pixels (levels below {FAINT}), as lossy compression leaves them, were "
-                "blackened. Save masks without loss (PNG).",
-            )
-        )
-    seen = _Seen(len(frames))
-    normalized = []
-    largest_sum = 0
-    # Few frames at a time: the copies of large ones would take many times their memory.
-    for group in frames.split(max(1, _PIXELS_AT_ONCE // frames[0].numel())):
-        if compressed:
-            group = group.masked_fill(group < FAINT, 0)
-        if component != "all":
-            group = _person_alone(group, component, seen)
-        grey_sums = group.sum(dim=(1, 2), dtype=torch.int64).cpu()
-        largest_sum = max(largest_sum, int(grey_sums.max()))
-        lit_rows = group.amax(dim=2).cpu() > 0
-        for frame, rows, grey_sum in zip(group, lit_rows, grey_sums, strict=True):
-            if grey_sum > EMPTY_GREY_SUM:
-                normalized.append(_normalize_frame(frame, rows, size))
-            else:
-                seen.empty.append(seen.frames)
-            seen.frames += 1
-    if not normalized:
-        refuse(
-            found,
-            "empty",
-            f"Expected at least one frame with a silhouette, got {len(frames)} frames whose grey "
-            f"levels all add up to {EMPTY_GREY_SUM} or less (largest sum {largest_sum}). "
-            f"Check the segmentation: the person must be bright on black.",
-        )
-    if not levels[:128].any():
-        refuse(
-            found,
-            "empty",
-            f"Expected silhouettes, white on black, got {len(frames)} frames that are bright all "
-            f"over. Check the segmentation.",
-        )
-    seen.report(found)
-    return torch.stack(normalized)
-
-
-class _Seen:
-    """What was seen in the frames of a clip of ``total`` frames, by their numbers."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.frames = 0  # looked at so far
-        self.empty: list[int] = []
-        self.specks: list[int] = []
-        self.others: list[int] = []
-        self.wide: list[int] = []
-
-    def report(self, found: list[Finding]) -> None:
-        """Adds findings."""
-        kept = self.total - len(self.empty)
-        if self.empty:
-            text = "Frames without a person were left out."
-            found.append(Finding("empty frames", "note", text, tuple(self.empty)))
-        if self.specks:
-            text = "Specks, smaller than any limb, were removed."
-            found.append(Finding("specks", "note", text, tuple(self.specks)))
-        if self.others:
-            text = (
-                f"Expected one person, got other bodies or objects in {len(self.others)} of "
-                f"{self.total} frames; the largest of each frame was kept. Give each person a "
-                f'mask of its own; normalize_silhouettes(frames, component="all") keeps all.'
-            )
-            found.append(Finding("several bodies", "warning", text, tuple(self.others)))
-        wide = sorted({*self.wide}.difference(self.empty))
-        if 2 * len(wide) > kept:
-            text = (
-                f"Expected upright people, got a figure wider than high in {len(wide)} of "
-                f"{self.total} frames. Turn frames that lie on their side (frames.rot90(1, (1, 2)))"
-                f", and give people who touch a mask each."
-            )
-            found.append(Finding("wide", "warning", text, tuple(wide)))
-
-
-def _person_alone(frames: Tensor, component: Component | None, seen: _Seen) -> Tensor:
-    """Blackens all that is not the person; ``seen.frames`` is the number of the first frame."""
-    pixels = frames.cpu().contiguous().numpy()
-    pieces = find_pieces(pixels > 0)
-    kinds = judge(pieces)
-    top, bottom, left, right = pieces.box.T
-    numbers = pieces.frame + seen.frames
-    seen.wide += numbers[(kinds == PERSON) & (right - left > bottom - top)].tolist()
-    if component is None:
-        seen.specks += np.unique(numbers[kinds == SPECK]).tolist()
-        seen.others += np.unique(numbers[kinds == OTHER]).tolist()
-        unwanted = (kinds == SPECK) | (kinds == OTHER)
-    else:
-        unwanted = kinds != PERSON
-    if not unwanted.any():
-        return frames
-    pixels = pixels.copy()
-    erase(pixels, pieces, unwanted)
-    return torch.from_numpy(pixels).to(frames.device)
-
-
-def _normalize_frame(frame: Tensor, lit_rows: Tensor, size: int) -> Tensor:
-    """Crops, resizes and centres one frame ``[H, W]`` whose ``lit_rows [H]`` hold the person."""
-    rows = lit_rows.nonzero()
-    cropped = frame[int(rows[0]) : int(rows[-1]) + 1].float()
-    height, width = cropped.shape
-    resized = F.interpolate(
-        cropped[None, None],
-        size=(size, max(1, size * width // height)),
-        mode="bicubic",
-        align_corners=False,
-    )
-    resized = to_grey_levels(resized)[0, 0]
-    cumulative = resized.sum(dim=0, dtype=torch.int64).cumsum(dim=0)
-    center = int((2 * cumulative <= cumulative[-1]).sum())  # columns before half the total
-    padded = F.pad(resized, (size // 2, size // 2))
-    # The window starts at image column center - size // 2, which is column center after padding.
-    return padded[:, center : center + size]
 
 
 @dataclass(frozen=True)
@@ -337,7 +172,7 @@ class SilhouetteTransform:
             ValueError: See :meth:`align`.
         """
         height, width = self.input_size
-        frames = _bright_on_black(check_frames(frames, found), found)
+        frames = bright_on_black(check_frames(frames, found), found)
         shape = tuple(frames.shape[1:])
         is_ready = shape == (height, width) and self.normalized is not False
         is_square = shape == (height, height) and self.normalized is not False
@@ -366,7 +201,7 @@ class SilhouetteTransform:
                 found.append(_not_normalized(shape))
             return frames
         if not (is_square and (self.normalized or is_normalized(frames))):
-            frames = _normalize_frames(as_grey_levels(frames), height, None, found)
+            frames = normalize_frames(as_grey_levels(frames), height, None, found)
             if len(frames) < _FEWEST_FRAMES:
                 found.append(_few_frames(len(frames)))
         margin = (height - width) // 2
@@ -400,44 +235,7 @@ def _not_normalized(shape: tuple[int, ...]) -> Finding:
 
 def _few_frames(count: int) -> Finding:
     text = (
-        f"Expected {_FEWEST_FRAMES} frames with a person or more, got {count}: so few show no gait. "
-        f"A step takes about 13 frames at 25 per second."
+        f"Expected {_FEWEST_FRAMES} frames with a person or more, got {count}: so few show no "
+        f"gait. A step takes about 13 frames at 25 per second."
     )
     return Finding("few frames", "warning", text)
-
-
-def create_transform(
-    model_or_cfg: object, *, normalized: bool | None = None
-) -> SilhouetteTransform:
-    """Makes the transform that fits a model or its pretrained configuration.
-
-    Args:
-        model_or_cfg: A model with ``pretrained_cfg.input_size``, or anything with
-            ``input_size``, as (height, width) in pixels, also a mapping of
-            :func:`gaitzoo.data.resolve_data_config`.
-        normalized: See :class:`SilhouetteTransform`.
-
-    Returns:
-        The transform, frames of any usual form in, model input out.
-
-    Raises:
-        TypeError: If there is no ``input_size`` to read.
-        ValueError: If ``input_size`` is no (height, width) pair.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> create_transform(SimpleNamespace(input_size=(64, 44)))
-        SilhouetteTransform(input_size=(64, 44), normalized=None)
-    """
-    cfg = getattr(model_or_cfg, "pretrained_cfg", None)
-    if isinstance(model_or_cfg, Mapping):
-        input_size = model_or_cfg.get("input_size")
-    else:
-        input_size = getattr(model_or_cfg if cfg is None else cfg, "input_size", None)
-    if input_size is None:
-        raise TypeError(
-            f"Expected a model with pretrained_cfg.input_size or an object with input_size, "
-            f"got {type(model_or_cfg).__name__}. Pass create_model(name), or call "
-            f"SilhouetteTransform((height, width)) directly."
-        )
-    return SilhouetteTransform(input_size, normalized)

@@ -15,15 +15,21 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "as_tuples",
+    "LOWEST_WHITE",
+    "check_batch",
     "check_features",
     "check_lengths",
     "check_parts_divide",
-    "check_silhouettes",
     "check_values",
     "check_width",
+    "plain_values",
     "shape_of",
+    "white_of",
 ]
+
+
+LOWEST_WHITE = 128
+"""Whole numbers of a silhouette reach this; class ids stay below."""
 
 
 def shape_of(x: Tensor) -> str:
@@ -31,7 +37,7 @@ def shape_of(x: Tensor) -> str:
     return str(list(x.shape))
 
 
-def check_silhouettes(silhouettes: Tensor, in_channels: int = 1) -> None:
+def check_batch(silhouettes: Tensor, in_channels: int = 1) -> None:
     """Raises unless ``silhouettes`` is a batch that a model can take.
 
     Args:
@@ -66,6 +72,32 @@ def check_silhouettes(silhouettes: Tensor, in_channels: int = 1) -> None:
         raise ValueError(
             f"expected silhouettes with at least one frame and pixel, got {shape_of(silhouettes)}"
         )
+
+
+def white_of(silhouettes: Tensor) -> Tensor:
+    """What white is in uint8 silhouettes: 255, or 1 in sequences that are masks of 0 and 1.
+
+    Args:
+        silhouettes: ``[N, ...]`` uint8, padding black.
+
+    Returns:
+        ``[N, 1, ...]`` uint8.
+
+    Raises:
+        ValueError: If a sequence stays far below white, as class ids do. Tensors on accelerators
+            are not read.
+    """
+    highest = silhouettes.flatten(1).amax(1)
+    if not torch.compiler.is_compiling() and silhouettes.device.type == "cpu":
+        faint = highest[(highest > 1) & (highest < LOWEST_WHITE)]
+        if len(faint):
+            raise ValueError(
+                f"expected uint8 silhouettes in 0..255 or masks of 0 and 1, got at most "
+                f"{int(faint[0])} in a sequence, as in a label map; give the mask of the person "
+                "(frames == id)"
+            )
+    white = torch.where(highest <= 1, 1, 255).to(torch.uint8)
+    return white.view(-1, *[1] * (silhouettes.ndim - 1))
 
 
 def check_values(
@@ -108,11 +140,22 @@ def check_values(
         )
 
 
-def as_tuples(value: Any) -> Any:
-    """The same plain values with tuples instead of lists, at any depth: JSON has lists only."""
+def plain_values(value: Any, kind: type[list[Any]] | type[tuple[Any, ...]] = tuple) -> Any:
+    """The same values with one kind of sequence, at any depth: JSON has lists only.
+
+    Args:
+        value: Numbers, texts and the like, in mappings, lists and tuples.
+        kind: What lists and tuples become.
+
+    Example:
+        >>> plain_values({"size": [64, (44,)]})
+        {'size': (64, (44,))}
+    """
     if isinstance(value, Mapping):
-        return {key: as_tuples(inner) for key, inner in value.items()}
-    return tuple(as_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+        return {key: plain_values(inner, kind) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return kind(plain_values(inner, kind) for inner in value)
+    return value
 
 
 def check_features(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from gaitzoo.data.silhouettes import SilhouetteTransform, create_transform, normalize_silhouettes
+from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
+from gaitzoo.data.transforms import create_transform
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess.npz"
 

@@ -57,7 +57,7 @@ def add_demo(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    picture = check_output(folder / _PICTURE, [], options.checkpoint, ".png")
+    picture = check_output(folder / _PICTURE, options.checkpoint, ".png")
     model, weights = load_model(options)
     count = options.identities
     trial = try_on_walkers(model, count, seed=options.seed, **embed_options(options))

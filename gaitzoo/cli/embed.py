@@ -8,12 +8,13 @@ from typing import Any
 
 from gaitzoo.cli.files import (
     Clips,
+    check_apart,
     check_output,
     describe_weights,
     load_model,
-    name_sequences,
     say_weights,
 )
+from gaitzoo.cli.find import check_paths, name_sequences
 from gaitzoo.cli.options import add_command, add_model_options, embed_options
 from gaitzoo.hub.reading import write_safetensors
 from gaitzoo.inference.embed import embed
@@ -34,7 +35,8 @@ def add_embed(commands: Any) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl) or a folder of sequences",
+        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl; for models of several "
+        "modalities a folder with a file for each) or a folder of sequences",
     )
     command.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="safetensors file to write"
@@ -44,13 +46,15 @@ def add_embed(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    several = len(options.paths) > 1
-    named = [pair for path in options.paths for pair in name_sequences(path, several)]
-    sequences = [sequence for _, sequence in named]
-    output = check_output(
-        options.output, sequences, options.checkpoint, ".safetensors", options.force
-    )
+    check_paths(*options.paths)
+    output = check_output(options.output, options.checkpoint, ".safetensors", options.force)
     model, weights = load_model(options)
+    several = len(options.paths) > 1
+    named = [
+        pair for path in options.paths for pair in name_sequences(path, model.modalities, several)
+    ]
+    sequences = [sequence for _, sequence in named]
+    check_apart(output, sequences)
     embeddings = embed(model, Clips(sequences, model), **embed_options(options))
     known = describe_weights(options, model, weights)
     metadata = {

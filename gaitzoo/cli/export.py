@@ -41,8 +41,8 @@ def add_export(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    output = check_output(options.output, [], options.checkpoint, ".onnx", options.force)
-    check_output(f"{output}.data", [], options.checkpoint, ".data", options.force)
+    output = check_output(options.output, options.checkpoint, ".onnx", options.force)
+    check_output(f"{output}.data", options.checkpoint, ".data", options.force)
     check_packages()
     model, weights = load_model(options)
     with whole_model(output) as unfinished:

@@ -13,15 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
-from gaitzoo.evaluation.pictures import drawable_frames, evenly_spaced
+from gaitzoo.data.files import SequencePath
+from gaitzoo.data.sequences import load_sequence
+from gaitzoo.evaluation.pictures import drawable_frames, drawable_modality, evenly_spaced
 from gaitzoo.hub.factory import create_model
 from gaitzoo.hub.provenance import provenance
 from gaitzoo.inference.inputs import align_with
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import model_info
 
-__all__ = ["Clips", "check_output", "find_sequences_at", "load_model", "name_sequences", "note"]
+__all__ = [
+    "Clips",
+    "check_apart",
+    "check_output",
+    "describe_weights",
+    "load_model",
+    "note",
+    "say_weights",
+]
 
 _SEED = 0  # of untrained weights, so that their numbers repeat
 
@@ -90,33 +99,6 @@ def _check_device(name: str | None) -> None:
         ) from error
 
 
-def find_sequences_at(path: str | Path) -> list[SequencePath]:
-    """The sequences below a folder, or the one that ``path`` is."""
-    path = Path(path)
-    if path.is_file():
-        return [SequencePath(path.stem, path.stem, path)]
-    try:
-        return find_sequences(path)
-    except ValueError:
-        # The folder itself may hold the frames of one sequence; its reader says if not.
-        if not any(entry.is_file() for entry in path.iterdir()):
-            raise
-        name = path.resolve().name
-        return [SequencePath(name, name, path)]
-
-
-def name_sequences(path: str, several: bool) -> Iterator[tuple[str, SequencePath]]:
-    """Sequences with names relative to the only path, or beginning with the path they are at."""
-    start = Path(path)
-    for sequence in find_sequences_at(start):
-        if not several:
-            yield sequence.name, sequence
-        elif sequence.path != start:
-            yield f"{start.as_posix()}/{sequence.name}", sequence
-        else:
-            yield (start.with_suffix("") if start.is_file() else start).as_posix(), sequence
-
-
 class Clips:
     """Sequences that are read when their turn comes.
 
@@ -131,7 +113,11 @@ class Clips:
     ) -> None:
         self.sequences = sequences
         self.modalities = model.modalities
+        several = len(model.modalities) > 1
+        self.names = model.modalities if several else model.modalities[0]
         self.align = align_with(model)
+        if kept_frames:
+            drawable_modality(model.modalities)  # refuses before the work
         self.kept_frames = kept_frames
         self.shown: list[Tensor] = []
 
@@ -142,7 +128,7 @@ class Clips:
         for sequence in self.sequences:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                frames = load_silhouettes(sequence.path)
+                frames = load_sequence(sequence.path, self.names)
                 try:
                     frames = self.align(frames)
                 except ValueError as error:
@@ -155,14 +141,8 @@ class Clips:
             yield frames
 
 
-def check_output(
-    path: str | Path,
-    sequences: list[SequencePath],
-    checkpoint: str | None,
-    suffix: str,
-    force: bool = True,
-) -> Path:
-    """Refuses, before the work, an output that cannot be written or would replace an input."""
+def check_output(path: str | Path, checkpoint: str | None, suffix: str, force: bool = True) -> Path:
+    """Refuses, before the work, an output that cannot be written or would replace something."""
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise ValueError(f"expected a file name that ends in {suffix}, got {path}")
@@ -180,12 +160,16 @@ def check_output(
         raise OSError(
             f"cannot write into {path.parent} ({error.strerror}); choose another folder"
         ) from error
-    inputs = {sequence.path.resolve() for sequence in sequences}
-    if checkpoint is not None:
-        inputs.add(Path(checkpoint).resolve())
-    # A picture among the frames of a sequence would be one of them the next time.
-    if not inputs.isdisjoint((path.resolve(), path.resolve().parent)):
+    if checkpoint is not None and path.resolve() == Path(checkpoint).resolve():
         raise ValueError(f"{path} is, or lies among, what is read; choose another file to write")
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists; choose another file, or replace it with --force")
     return path
+
+
+def check_apart(path: Path, sequences: list[SequencePath]) -> None:
+    """Refuses an output that is a sequence or lies in its folder."""
+    inputs = {sequence.path.resolve() for sequence in sequences}
+    # A picture among the frames of a sequence would be one of them the next time.
+    if not inputs.isdisjoint((path.resolve(), path.resolve().parent)):
+        raise ValueError(f"{path} is, or lies among, what is read; choose another file to write")

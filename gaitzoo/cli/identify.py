@@ -11,12 +11,13 @@ from tabulate import tabulate
 
 from gaitzoo.cli.files import (
     Clips,
+    check_apart,
     check_output,
     describe_weights,
-    find_sequences_at,
     load_model,
     say_weights,
 )
+from gaitzoo.cli.find import check_paths, find_sequences_at
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
 from gaitzoo.cli.sheet import FRAMES_SHOWN, MATCHES_SHOWN, draw, panel_of
 from gaitzoo.data.files import SequencePath
@@ -49,10 +50,16 @@ def add_identify(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    gallery, probes = find_sequences_at(options.gallery), find_sequences_at(options.probe)
+    check_paths(options.gallery, options.probe)
     picture = None
     if options.picture is not None:
-        picture = check_output(options.picture, gallery + probes, options.checkpoint, ".png")
+        picture = check_output(options.picture, options.checkpoint, ".png")
+    model, weights = load_model(options)
+    gallery, probes = (
+        find_sequences_at(side, model.modalities) for side in (options.gallery, options.probe)
+    )
+    if picture:
+        check_apart(picture, gallery + probes)
     gallery_paths, probe_paths = (
         [sequence.path.resolve() for sequence in side] for side in (gallery, probes)
     )
@@ -62,7 +69,6 @@ def _run(options: argparse.Namespace) -> None:
             "expected a gallery of other sequences than the probe, got only the probe itself "
             f"in {options.gallery}"
         )
-    model, weights = load_model(options)
     kept = FRAMES_SHOWN if picture else 0
     gallery_clips, probe_clips = Clips(gallery, model, kept), Clips(probes, model, kept)
     found = identify(

@@ -16,7 +16,7 @@ from gaitzoo.data.modalities import find_modality
 from gaitzoo.data.poses import load_poses
 from gaitzoo.data.skeleton_maps import PosesToMaps
 
-__all__ = ["load_sequence"]
+__all__ = ["entry_of", "load_sequence"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # Words that files and folders of a modality are named by.
@@ -104,11 +104,11 @@ def _place_alone(root: Path, name: str) -> tuple[Path, bool]:
     """Where one modality is, and whether it is poses to be drawn."""
     if root.is_file():
         return root, name == "skeleton_maps" and root.suffix == ".json"
-    inner = _named(root, name)
+    inner = entry_of(root, name)
     if inner is not None:
         return inner, False
     if name == "skeleton_maps":
-        poses = _named(root, "poses")
+        poses = entry_of(root, "poses")
         if poses is not None or any(p.suffix == ".json" for p in root.iterdir()):
             return poses or root, True
     return root, False
@@ -125,16 +125,16 @@ def _place(
                 f"{len(matches) or 'none'}{_listing(root)}"
             )
         return matches[0], False
-    inner = _named(root, name)
+    inner = entry_of(root, name)
     if inner is not None:
         return inner, False
     # OpenGait: one pickle per modality, in the order of their names.
     pickles = sorted(p for p in root.iterdir() if p.suffix == ".pkl")
-    named = [p for p in pickles if any(_named(root, other) == p for other in names)]
+    named = [p for p in pickles if any(entry_of(root, other) == p for other in names)]
     if len(pickles) == len(names) and not named:
         return pickles[list(names).index(name)], False
     if name == "skeleton_maps":
-        poses = _named(root, "poses")
+        poses = entry_of(root, "poses")
         if poses is not None:
             return poses, True
     beside = [other for other in names if other != name]
@@ -144,7 +144,16 @@ def _place(
     )
 
 
-def _named(root: Path, name: str) -> Path | None:
+def entry_of(root: Path, name: str) -> Path | None:
+    """The file or folder of one modality by its name (``poses.json``, ``parsing/``).
+
+    Args:
+        root: A folder.
+        name: Name of the modality.
+
+    Returns:
+        ``None`` if there is none.
+    """
     for entry in sorted(root.iterdir()):
         stem = entry.name if entry.is_dir() else entry.stem
         if stem.lower() in _NAMES[name]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gaitzoo.data.frames import as_frames
 from gaitzoo.data.modalities import find_modality
 
-__all__ = ["Panel", "contact_sheet", "drawable_frames", "evenly_spaced"]
+__all__ = ["Panel", "contact_sheet", "drawable_frames", "drawable_modality", "evenly_spaced"]
 
 Verdict = Literal["right", "wrong"]
 
@@ -105,18 +105,35 @@ def drawable_frames(sequence: Tensor | Mapping[str, Tensor], modalities: Sequenc
         >>> drawable_frames(torch.rand(2, 9, 64, 44), ("skeleton_maps",)).shape
         torch.Size([9, 64, 44])
     """
+    modality = find_modality(drawable_modality(modalities))
+    frames = sequence[modality.name] if isinstance(sequence, Mapping) else sequence
+    if frames.ndim == 3 and modality.bytes_mean == "grey levels":
+        return frames
+    frames = frames.amax(0) if frames.ndim == 4 else frames
+    low, high = (float(bound) for bound in frames.float().aminmax())
+    low, high = modality.value_range or (low, max(high, low + 1e-6))
+    if frames.dtype == torch.uint8 and modality.bytes_mean == "grey levels":
+        low, high = 0, 255
+    return ((frames.float() - low) / (high - low)).clamp(0, 1)
+
+
+def drawable_modality(modalities: Sequence[str]) -> str:
+    """The first modality that has frames to draw.
+
+    Args:
+        modalities: Names, as in ``model.modalities``.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> drawable_modality(("poses", "parsing"))
+        'parsing'
+    """
     for name in modalities:
         modality = find_modality(name)
         if modality.is_map and modality.time_axis is not None:
-            frames = sequence[name] if isinstance(sequence, Mapping) else sequence
-            if frames.ndim == 3 and modality.bytes_mean == "grey levels":
-                return frames
-            frames = frames.amax(0) if frames.ndim == 4 else frames
-            low, high = (float(bound) for bound in frames.float().aminmax())
-            low, high = modality.value_range or (low, max(high, low + 1e-6))
-            if frames.dtype == torch.uint8 and modality.bytes_mean == "grey levels":
-                low, high = 0, 255
-            return ((frames.float() - low) / (high - low)).clamp(0, 1)
+            return name
     raise ValueError(
         f"expected frames to draw (silhouettes, skeleton maps, parsing, ...), got "
         f"{', '.join(modalities)} alone; leave the picture out"

@@ -76,7 +76,9 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
 
     Args:
         path: A JSON file of a sequence, a folder of one JSON file per frame (in natural order), or
-            an array ``[T, J, 3]`` as ``.pkl`` (OpenGait), ``.npy`` or ``.npz``.
+            an array ``[T, J, 3]`` as ``.pkl`` (OpenGait), ``.npy`` or ``.npz``, also alone in a
+            folder. Of COCO's ground truth, joints that are marked as visible (2) or hidden (1)
+            have confidence 1.
         joint_format: As for :func:`convert_joints`.
 
     Returns:
@@ -97,9 +99,9 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
         return convert_joints(_checked(load_array(path), path), joint_format)
     frames: dict[Any, list[np.ndarray]] = {}
     if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix == ".json"), key=_natural)
-        if not files:
-            raise ValueError(f"expected a folder of JSON files of poses, got none in {path}")
+        files = _files_in(path)
+        if len(files) == 1:
+            return load_poses(files[0], joint_format)
         for file in files:
             people = [pose for _, pose in _people(_json(file), file)]
             frames[file.name] = people
@@ -114,6 +116,19 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
     if len({len(pose) for pose in poses}) > 1:
         raise ValueError(f"expected poses with equally many joints in {path}, got several counts")
     return convert_joints(_checked(np.stack(poses), path), joint_format)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """JSON files in natural order, or the one array that is there instead of them."""
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    files = sorted((entry for entry in visible if entry.suffix == ".json"), key=_natural)
+    arrays = [entry for entry in visible if entry.suffix in ARRAY_SUFFIXES]
+    if not files and len(arrays) != 1:
+        raise ValueError(
+            f"expected a folder of JSON files of poses, or of one array, got {len(arrays) or 'no'} "
+            f"arrays and no JSON in {folder}"
+        )
+    return files or arrays
 
 
 def _one_per_frame(frames: Mapping[Any, list[np.ndarray]], path: Path) -> list[np.ndarray]:
@@ -136,10 +151,6 @@ def _one_per_frame(frames: Mapping[Any, list[np.ndarray]], path: Path) -> list[n
             stacklevel=4,
         )
     return poses
-
-
-def _confidence(pose: np.ndarray) -> float:
-    return float(pose[:, 2].mean())
 
 
 def _json(path: Path) -> Any:
@@ -196,6 +207,8 @@ def _pose(found: Any, path: Path, number: int) -> np.ndarray:
         raise ValueError(f"expected numbers as keypoints of entry {number} in {path}") from error
     if array.ndim == 1 and array.size % 3 == 0 and array.size:
         array = array.reshape(-1, 3)
+    if array.ndim == 2 and array.shape[1] == 3 and set(array[:, 2]) <= {0.0, 1.0, 2.0}:
+        array[:, 2] = array[:, 2].clip(max=1)  # of annotators: 0 = not there, 1 = hidden, 2 = seen
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(
             f"expected keypoints [J, 3] or x, y, confidence of every joint in a row as entry "
@@ -209,9 +222,11 @@ def _checked(array: np.ndarray, path: Path) -> Tensor:
         raise ValueError(
             f"expected poses [T, J, 3] in {path}, got {array.dtype} of shape {list(array.shape)}"
         )
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(narrow).all():
         raise ValueError(f"expected finite poses in {path}, got NaN or infinite numbers")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(narrow)
 
 
 def _natural(name: Any) -> tuple[tuple[int, float, str], ...]:

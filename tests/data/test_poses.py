@@ -65,6 +65,36 @@ def test_arrays(tmp_path, suffix):
     torch.testing.assert_close(load_poses(path), torch.from_numpy(POSES))
 
 
+def test_one_file_of_a_sequence_alone_in_a_folder(tmp_path):
+    entries = [annotation(i, pose) for i, pose in enumerate(POSES)]
+    path = tmp_path / "alphapose-results.json"
+    path.write_text(json.dumps(entries))
+    torch.testing.assert_close(load_poses(tmp_path), torch.from_numpy(POSES))
+    path.unlink()
+    np.save(tmp_path / "090.npy", POSES)
+    torch.testing.assert_close(load_poses(tmp_path), torch.from_numpy(POSES))
+    np.save(tmp_path / "108.npy", POSES)
+    with pytest.raises(ValueError, match="of one array, got 2 arrays"):
+        load_poses(tmp_path)
+
+
+def test_marks_of_annotators_are_no_confidences(tmp_path):
+    pose = POSES[0].copy()
+    pose[:, 2] = [2, 1, 0] * 5 + [2, 2]
+    path = tmp_path / "poses.json"
+    path.write_text(json.dumps([annotation(0, pose)]))
+    assert load_poses(path)[0, :, 2].tolist() == [1, 1, 0] * 5 + [1, 1]
+
+
+def test_joints_of_other_formats_by_name():
+    # Joint j of OpenPose's 18 as a pose in which its number is written.
+    body = torch.arange(18.0)[None, :, None].expand(1, 18, 3)
+    left = ["left eye", "left ear", "left shoulder", "left elbow", "left wrist", "left hip"]
+    names = {15: left[0], 17: left[1], 5: left[2], 6: left[3], 7: left[4], 11: left[5]}
+    found = convert_joints(body, "openpose18")[0, :, 0].tolist()
+    assert [names.get(int(number)) for number in found[1:12:2]] == left
+
+
 def test_several_people_and_nobody(tmp_path):
     faint = POSES[1].copy()
     faint[:, 2] = 0.01
@@ -90,6 +120,7 @@ def test_several_people_and_nobody(tmp_path):
         ('[{"keypoints": ["a", 1, 1]}]', "expected numbers"),
         ('[{"keypoints": [1, 2, 3]}]', "J among"),
         (json.dumps([{"keypoints": [1, float("nan"), 1] * 17}]), "NaN"),
+        (json.dumps([{"keypoints": [1, 1e300, 1] * 17}]), "infinite"),
         ("[]", "nobody"),
         ("3", "got int"),
     ],
@@ -104,7 +135,7 @@ def test_bad_files_are_refused(tmp_path, content, message):
 def test_missing_files_and_formats(tmp_path):
     with pytest.raises(FileNotFoundError, match="file or folder of poses"):
         load_poses(tmp_path / "none.json")
-    with pytest.raises(ValueError, match="JSON files"):
+    with pytest.raises(ValueError, match="got no arrays and no JSON"):
         load_poses(tmp_path)
     with pytest.raises(ValueError, match="joint_format among"):
         convert_joints(torch.zeros(2, 17, 3), "mpii")

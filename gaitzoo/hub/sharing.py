@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from typing_extensions import Self
 
 from gaitzoo.data.atomic import whole_files
+from gaitzoo.hub.arguments import refuse_unknown
 from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, sections_of
 from gaitzoo.hub.checkpoint import check_fits, load_into
 from gaitzoo.hub.download import download
@@ -29,9 +30,10 @@ from gaitzoo.hub.structure import (
     structure_alone,
     wants_structure_alone,
 )
-from gaitzoo.layers.checks import as_tuples
+from gaitzoo.layers.checks import plain_values
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.recorded import ReadyModule
 from gaitzoo.models.registry import Architecture, find_architecture, is_model
 
 __all__ = ["HubAdapter", "load_saved"]
@@ -52,7 +54,8 @@ class HubAdapter(
         card_sections: Sections of the model card to fill in.
 
     Raises:
-        ValueError: If a section is unknown, or the model is fused.
+        ValueError: If a section is unknown, the model is fused, or nothing that a folder can hold
+            builds it again.
     """
 
     def __init__(self, model: GaitModel, card_sections: Mapping[str, str] | None = None) -> None:
@@ -62,6 +65,7 @@ class HubAdapter(
                 "fit no other model; save the model that it was made from, and fuse after loading"
             )
         _refuse_other_class(model)
+        _refuse_ready_modules(model)
         unknown = set(card_sections or ()) - set(CARD_SECTIONS)
         if unknown:
             raise ValueError(
@@ -123,6 +127,7 @@ class HubAdapter(
         name_or_path: str | Path,
         *,
         num_classes: int | None = None,
+        model_args: Mapping[str, Any] | None = None,
         **fetch_args: Any,
     ) -> Self:
         """Loads a model from a folder, or else from the Hub.
@@ -132,11 +137,12 @@ class HubAdapter(
         Args:
             name_or_path: A folder on disk or a Hub repository.
             num_classes: As for :func:`load_saved`.
+            model_args: As for :func:`load_saved`.
             **fetch_args: As for :func:`load_saved`.
         """
         folder = Path(name_or_path)
         location = folder if folder.is_dir() else str(name_or_path)
-        return cls(load_saved(location, num_classes, **fetch_args))
+        return cls(load_saved(location, num_classes, model_args, **fetch_args))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = json.dumps(model_config(self.model), indent=2, sort_keys=True) + "\n"
@@ -192,11 +198,23 @@ def _refuse_other_class(model: GaitModel) -> None:
         )
 
 
+def _refuse_ready_modules(model: GaitModel) -> None:
+    arguments = model.config_args()
+    ready = {k: v.kind for k, v in arguments.items() if isinstance(v, ReadyModule)}
+    if ready:
+        shown = ", ".join(f"a {kind} as {name}" for name, kind in ready.items())
+        raise ValueError(
+            f"expected a model built from arguments that a configuration can hold, got {shown}, "
+            "which a folder cannot rebuild; keep model.state_dict() and build the model with the "
+            "same modules yourself"
+        )
+
+
 def model_config(model: GaitModel) -> dict[str, Any]:
     """What ``config.json`` says of a model."""
     from gaitzoo.version import __version__
 
-    model_args = dict(model.model_args)
+    model_args = model.config_args()
     if has_place_for_classes(model):
         # It may have got another classifier after it was built.
         model_args["num_classes"] = model.num_classes
@@ -210,13 +228,17 @@ def model_config(model: GaitModel) -> dict[str, Any]:
 
 
 def load_saved(
-    location: str | Path, num_classes: int | None = None, **fetch_args: Any
+    location: str | Path,
+    num_classes: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    **fetch_args: Any,
 ) -> GaitModel:
     """Loads a model that ``save_pretrained`` or ``push_to_hub`` wrote.
 
     Args:
         location: A folder (as ``Path``) or a Hub repository (as ``str``).
         num_classes: Another class count drops the saved classifier (0 = no classifier).
+        model_args: Arguments of the model that replace the saved ones.
         **fetch_args: ``revision``, ``cache_dir``, ``token``, ``local_files_only``,
             ``force_download``, for repositories.
 
@@ -226,9 +248,13 @@ def load_saved(
     Raises:
         FileNotFoundError: If there is no such repository, or it lacks a file.
         ConnectionError: If the files are not in the cache and the Hub cannot be reached.
+        TypeError: If ``model_args`` has an argument that the model has not.
         ValueError: If the files are of another model, damaged, or do not fit exactly.
     """
     config = _read_config(_fetch(location, CONFIG, **fetch_args))
+    if model_args:
+        refuse_unknown(_entry(config, location), model_args)
+        config["model_args"] |= model_args
     if wants_structure_alone():
         return _build(config, num_classes, location).eval()
     refuse_meta(f"the weights in {location}")
@@ -249,7 +275,7 @@ def load_saved(
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = as_tuples(json.loads(path.read_text(encoding="utf-8")))
+        config = plain_values(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     wanted = {"architecture": str, "model_args": dict, "pretrained_cfg": dict}

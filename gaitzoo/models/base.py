@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, float32, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from gaitzoo.data.modalities import find_modality
-from gaitzoo.layers.checks import as_tuples
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.habits import TimmHabits
 from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.recorded import record_args
 from gaitzoo.models.walkers import warn_of_walkers
 
 __all__ = ["GaitModel", "init_weights", "num_classes_of", "record_args"]
-
-Init = TypeVar("Init", bound=Callable[..., None])
-
-
-def record_args(init: Init) -> Init:
-    """Decorates a model's constructor: its arguments become ``model.model_args``.
-
-    Defaults are recorded too, lists as tuples. Where constructors call each other, the arguments
-    of the outermost one count: they are what builds the model again.
-
-    Args:
-        init: ``__init__`` of a :class:`GaitModel`.
-
-    Example:
-        >>> class Net(GaitModel):
-        ...     @record_args
-        ...     def __init__(self, *, width: int = 3) -> None:
-        ...         super().__init__()
-        >>> Net().model_args
-        {'width': 3}
-    """
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
-        if "model_args" not in vars(self):
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            named = dict(list(bound.arguments.items())[1:])
-            # Not through nn.Module.__setattr__, which needs a finished nn.Module.
-            object.__setattr__(self, "model_args", as_tuples(named))
-        init(self, *args, **kwargs)
-
-    return recorded  # pyright: ignore[reportReturnType]
 
 
 class GaitModel(TimmHabits):
@@ -82,7 +46,7 @@ class GaitModel(TimmHabits):
         classifier_key: Dotted name of the module with the class weights (a matrix per part
             ``[P, C, K]`` or ``nn.Linear``), whose parent has ``reset_classifier(num_classes)``;
             ``None`` = the model has no classifier.
-        model_args: Arguments that the model was built with.
+        model_args: Arguments that the model was built with; see also :meth:`config_args`.
         pretrained_cfg: What is known of its variant or weights.
         min_frames: Frames that the layers need; shorter sequences are repeated until they have
             as many.
@@ -120,6 +84,15 @@ class GaitModel(TimmHabits):
     def input_size(self) -> tuple[int, int] | None:
         """Height and width of the frames that the structure is made for; ``None`` = several fit."""
         return self.model_args.get("input_size")
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments that build this structure again, as JSON can hold them; they are saved.
+
+        Those that the model was built with. A model overrides this where what it was given is not
+        what describes it now: a module, a name whose weights may change. The number of classes
+        need not be among them.
+        """
+        return dict(self.model_args)
 
     def get_classifier(self) -> nn.Module | None:
         """The module with the class weights; ``None`` = there is none."""
@@ -439,6 +412,7 @@ class GaitModel(TimmHabits):
         token: str | bool | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        **model_args: Any,
     ) -> Self:
         """Loads a model that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
 
@@ -450,12 +424,15 @@ class GaitModel(TimmHabits):
             token: Hub token; ``None`` = the one logged in.
             local_files_only: Use what is in the cache and never the network.
             force_download: Download again what is in the cache.
+            **model_args: Arguments of the model to take instead of the saved ones, for example
+                where something that it is built from lies now.
 
         Returns:
             The model in eval mode.
 
         Raises:
             FileNotFoundError: If the folder lacks a file.
+            TypeError: If the model has no such argument.
             ValueError: If the files are of another model, damaged, or do not fit exactly.
         """
         from gaitzoo.hub.sharing import HubAdapter
@@ -468,6 +445,7 @@ class GaitModel(TimmHabits):
             token=token,
             local_files_only=local_files_only,
             force_download=force_download,
+            model_args=model_args,
         ).model
         if not isinstance(model, cls):
             raise ValueError(

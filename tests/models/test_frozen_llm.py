@@ -13,7 +13,7 @@ from tiny_llms import LLMS, save_llm, tiny
 from transformers.utils import is_flash_attn_2_available
 
 from gaitzoo import FrozenLLM
-from gaitzoo.models.gaitllm.frozen_llm import KNOWN_CONFIGS
+from gaitzoo.models.gaitllm.llm_loading import KNOWN_CONFIGS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -224,11 +224,11 @@ def test_a_hub_name_is_pinned_to_its_commit(saved_llm, tmp_path, monkeypatch):
         assert (llm.name, llm.revision) == ("gait/reader", COMMIT)
         assert torch.equal(llm(sentence), wanted(sentence))
     model = tiny(llm="gait/reader")
-    assert model.model_args["llm"] == "gait/reader"
-    assert model.model_args["llm_revision"] == COMMIT
+    described = model.config_args()
+    assert (described["llm"], described["llm_revision"]) == ("gait/reader", COMMIT)
     # The branch moves on; the model stays at its commit.
     Path(folder / "refs" / "main").write_text("f" * 40)
-    assert tiny(**model.model_args).llm.revision == COMMIT
+    assert tiny(**described).llm.revision == COMMIT
     with pytest.raises(OSError, match="cannot load the language model 'gait/reader'"):
         FrozenLLM("gait/reader", revision="f" * 40)
 

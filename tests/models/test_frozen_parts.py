@@ -27,7 +27,7 @@ def saved_llm(tmp_path_factory):
         ("gaitllm", {}, TEN_LAYERS),
         ("gaitllm.ccpg", {"encoder": "deepgaitv2_2d"}, TEN_LAYERS),
         ("gaitllm", {"encoder_args": {"layers": (1, 2, 2, 1)}}, {"layers": (1, 2, 2, 1)}),
-        ("gaitllm.grew", {"encoder_args": None}, {"layers": (1, 4, 4, 1)}),
+        ("gaitllm.grew", {"encoder_args": {}}, {"layers": (1, 4, 4, 1)}),
         ("gaitllm", {"encoder": "dygait"}, {}),
     ],
 )

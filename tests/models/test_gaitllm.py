@@ -416,8 +416,8 @@ def test_named_parts_are_kept_as_names_and_hashes(saved_llm, tmp_path):
     assert bytes(state["llm.sha256"].tolist()).hex() == fingerprint(model.llm.model)
     loaded = GaitLLM.from_pretrained(tmp_path / "stage2")
     assert torch.equal(loaded(clips).embeddings, wanted)
-    assert loaded.model_args == model.model_args
-    assert loaded.model_args["llm"] == saved_llm
+    assert loaded.config_args() == model.config_args()
+    assert loaded.config_args()["llm"] == saved_llm
 
     other = GaitLLM.from_pretrained(tmp_path / "stage2", num_classes=9)
     assert torch.equal(other(clips).embeddings, wanted)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from gaitzoo.layers.checks import as_tuples
+from gaitzoo.layers.checks import plain_values
 from gaitzoo.models.base import GaitModel
-from gaitzoo.models.gaitllm.frozen_llm import DTYPES, FrozenLLM
+from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
+from gaitzoo.models.gaitllm.llm_loading import DTYPES
 from gaitzoo.models.registry import find_architecture, is_model
 
 __all__ = ["FrozenPartsModel", "fingerprint"]
@@ -28,7 +29,7 @@ class FrozenPartsModel(GaitModel):
 
     Both stay in eval mode under ``.train()``. In a checkpoint, one that came by name is the hash of
     its weights, which must agree when the checkpoint is loaded; its name stands among
-    ``model_args``. One that has no other home is saved with the rest. The subclass builds
+    :meth:`config_args`. One that has no other home is saved with the rest. The subclass builds
     ``self.encoder`` and ``self.llm`` and calls :meth:`_freeze` at the end.
 
     Attributes:
@@ -50,6 +51,15 @@ class FrozenPartsModel(GaitModel):
             getattr(self, part).eval()
         return self
 
+    def config_args(self) -> dict[str, Any]:
+        """As for every model: names with their commits, structures of what has no other home."""
+        arguments = {**self.model_args, "in_channels": self.in_channels, **self.llm.config_args()}
+        if not self.elsewhere["encoder"] and isinstance(self.encoder, GaitModel):
+            arguments["encoder"] = self.encoder.architecture
+            arguments["encoder_args"] = {**self.encoder.config_args(), "num_classes": 0}
+            arguments["encoder_pretrained"] = False
+        return plain_values(arguments)
+
     def save_pretrained(
         self, save_directory: str | Path, *, model_card: Mapping[str, str] | None = None
     ) -> Path:
@@ -60,8 +70,8 @@ class FrozenPartsModel(GaitModel):
             model_card: Sections of the card to fill in.
 
         Raises:
-            ValueError: If a frozen part is a module that no name describes, or has other weights
-                than those behind its name.
+            ValueError: If a part is a module that no name describes, or a frozen one has other
+                weights than those behind its name.
         """
         self._check_savable()
         return super().save_pretrained(save_directory, model_card=model_card)
@@ -79,7 +89,7 @@ class FrozenPartsModel(GaitModel):
         """
         self._check_savable()
         for part, elsewhere in self.elsewhere.items():
-            name = str(self.model_args[part]) if elsewhere else ""
+            name = self._name_of(part) if elsewhere else ""
             if name.startswith("local-dir:") or (part == "llm" and name and Path(name).is_dir()):
                 raise ValueError(
                     f"expected the {part} by a name on the Hub, got {name!r}, which nobody else "
@@ -92,31 +102,29 @@ class FrozenPartsModel(GaitModel):
         if self.fused:
             # Saving says so itself.
             return
-        for part in _PARTS:
-            if isinstance(self.model_args[part], nn.Module):
-                self._refuse_to_describe(part)
         if not self.elsewhere["encoder"] and not _can_be_built_again(self.encoder):
-            self._refuse_to_describe("encoder")
-        if self.model_args["llm_dtype"] not in DTYPES:
             raise ValueError(
-                f"expected a language model in {', '.join(DTYPES)}, got one in "
-                f"{self.model_args['llm_dtype']}; build the model with llm_dtype=..."
+                "expected the encoder as something that a name describes (a plain model of "
+                f"gaitzoo), got a {type(self.encoder).__name__}, which a folder cannot rebuild; "
+                "keep model.state_dict() and build the model with the same encoder yourself"
+            )
+        if self.llm.dtype not in DTYPES:
+            raise ValueError(
+                f"expected a language model in {', '.join(DTYPES)}, got one in {self.llm.dtype}; "
+                "build the model with llm_dtype=..."
             )
         for part, origin in self._origins.items():
             # Afresh: some ways of writing to a tensor leave no trace in its version.
             if fingerprint(self.get_submodule(_PARTS[part])) != origin:
                 raise ValueError(
-                    f"expected the {part} as it came by the name {self.model_args[part]!r}, got "
+                    f"expected the {part} as it came by the name {self._name_of(part)!r}, got "
                     "one with other weights (loaded or trained since, or rounded to float16), "
                     f"which the name would not bring back; {_KEPT[part]}"
                 )
 
-    def _refuse_to_describe(self, part: str) -> None:
-        raise ValueError(
-            f"expected the {part} as something that a name describes (a plain model of gaitzoo), "
-            f"got a {type(getattr(self, part)).__name__}, which a folder cannot rebuild; "
-            f"keep model.state_dict() and build the model with the same {part} yourself"
-        )
+    def _name_of(self, part: str) -> str:
+        """The name of a part that is kept elsewhere."""
+        return str(self.llm.name if part == "llm" else self.model_args[part])
 
     def _freeze(self, encoder: str | nn.Module, pretrained: bool, save_encoder: bool) -> None:
         if isinstance(self.encoder, GaitModel):
@@ -133,28 +141,9 @@ class FrozenPartsModel(GaitModel):
         self._origins = {
             part: self._hash_of(part) for part, elsewhere in self.elsewhere.items() if elsewhere
         }
-        self._record_origins()
         self.register_state_dict_post_hook(_leave_out_frozen)
         self.register_load_state_dict_pre_hook(_check_frozen)
         self.register_load_state_dict_post_hook(_forgive_frozen)
-
-    def _record_origins(self) -> None:
-        """Writes into ``model_args`` what builds the same structure again."""
-        arguments = self.model_args
-        arguments["in_channels"] = self.in_channels
-        if not self.elsewhere["encoder"] and isinstance(self.encoder, GaitModel):
-            arguments["encoder"] = self.encoder.architecture
-            arguments["encoder_args"] = {**self.encoder.model_args, "num_classes": 0}
-            arguments["encoder_pretrained"] = False
-        if self.elsewhere["llm"]:
-            arguments["llm_revision"] = self.llm.revision
-        else:
-            arguments["llm"] = as_tuples(self.llm.config_dict)
-            arguments["llm_revision"] = None
-        dtype = self.llm.model.get_input_embeddings().weight.dtype
-        arguments["llm_dtype"] = str(dtype).removeprefix("torch.")
-        for key in ("encoder_args", "lora", "input_size", "patch_size", "part_bins"):
-            arguments[key] = as_tuples(arguments[key])
 
     def _hash_of(self, part: str) -> str:
         """The part's fingerprint, computed again whenever its tensors have changed."""
@@ -251,7 +240,7 @@ def _check_frozen(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any)
         if not elsewhere:
             continue
         revision = getattr(getattr(module, part), "revision", None)
-        name = f"{module.model_args[part]!r}{f' (revision {revision})' if revision else ''}"
+        name = f"{module._name_of(part)!r}{f' (revision {revision})' if revision else ''}"
         whole = [key for key in state_dict if _frozen_key(module, key, prefix) == part]
         if saved is None or whole:
             raise ValueError(

@@ -14,19 +14,21 @@ so, fixed without a source. Published numbers are those of the authors' model, n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from gaitzoo.layers.checks import check_features
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.rows import row_lengths
 from gaitzoo.models.base import GaitModel, record_args
-from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
+from gaitzoo.models.gaitllm.cfgs import CFGS, TINY_CFG
 from gaitzoo.models.gaitllm.frozen_parts import FrozenPartsModel
 from gaitzoo.models.gaitllm.peaks import PeakTokenFinder, PeakTokens
+from gaitzoo.models.gaitllm.ready import check_ready, make_llm, token_shape
 from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, RepresentationAggregator
 from gaitzoo.models.gaitllm.stage1 import copy_head, make_encoder, map_shape
 from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
@@ -34,8 +36,6 @@ from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import register_model
 
 __all__ = ["GaitLLM"]
-
-_PAPER = "Bridging Gait Recognition and Large Language Models Sequence Modeling, CVPR 2025"
 
 # A language model that reads this many frames needs no limit: no walk is so long, and a limit
 # makes programs exported for any number of frames impossible.
@@ -70,14 +70,23 @@ class GaitLLM(FrozenPartsModel):
             modules, what they must have been built with.
         encoder_pretrained: Load the published weights of the encoder's tag.
         save_encoder: Keep the encoder's weights in checkpoints even if they came by name.
-        llm: As for :class:`FrozenLLM` (a ready model is frozen in place, not copied). The paper's
-            is not stated; default is our choice.
+        llm: As for :class:`FrozenLLM` (a ready model is frozen in place, not copied), or a
+            :class:`FrozenLLM`, in place of the five arguments that follow and ``bos``. The
+            paper's is not stated; default is our choice.
         llm_revision: Branch, tag or commit of the language model; ``None`` = the newest. The
             commit that was loaded is saved.
         llm_dtype: ``"float32"``, ``"bfloat16"`` (for GPUs) or ``"float16"``.
         attn_implementation: As for :class:`FrozenLLM`.
         lora: As for :class:`FrozenLLM`; not in the paper. ``lora_dropout`` never acts.
         bos: Put the language model's first word before the sentence (our choice).
+        tokenizer: A ready module in place of the :class:`SpatialTokenizer` that the arguments
+            below describe, called alike: ``tokenizer(features, lengths)`` gives ``[N, T', S, D]``.
+            Ready modules are trained with the rest, as they are, not copied; a model with one has
+            a ``state_dict()`` but cannot be saved by :meth:`save_pretrained`.
+        finder: A ready module in place of the :class:`PeakTokenFinder`, called alike:
+            ``finder(tokens, lengths)`` gives :class:`PeakTokens`.
+        assembler: A ready module in place of the :class:`MotionClipAssembler`, called alike:
+            ``assembler(tokens, peaks, lengths)`` gives ``[N, K, S, D]``.
         num_classes: Training identities, 0 = no classifier.
         in_channels: Channels of the input.
         input_size: Height and width of the frames, pixels.
@@ -109,8 +118,9 @@ class GaitLLM(FrozenPartsModel):
         returns: :class:`GaitOutput` with ``[N, P + 1, embed_dim]`` embeddings.
 
     Raises:
-        ValueError: If an argument has none of the values named here, or the encoder does not fit.
-        TypeError: If the encoder has no ``forward_features``.
+        ValueError: If an argument has none of the values named here, or the encoder or the
+            tokenizer does not fit.
+        TypeError: If the encoder has no ``forward_features``, or a ready part is no module.
         OSError: If the language model cannot be loaded.
 
     Example:
@@ -138,6 +148,9 @@ class GaitLLM(FrozenPartsModel):
         attn_implementation: str | None = None,
         lora: Mapping[str, Any] | None = None,
         bos: bool = True,
+        tokenizer: nn.Module | None = None,
+        finder: nn.Module | None = None,
+        assembler: nn.Module | None = None,
         num_classes: int = 74,
         in_channels: int = 1,
         input_size: tuple[int, int] = (64, 44),
@@ -164,7 +177,7 @@ class GaitLLM(FrozenPartsModel):
         self.encoder = make_encoder(encoder, encoder_args, encoder_pretrained, in_channels)
         self.in_channels = getattr(self.encoder, "in_channels", in_channels)
         channels, *size = map_shape(self.encoder, self.in_channels, input_size)
-        self.llm = FrozenLLM(
+        self.llm = make_llm(
             llm,
             revision=llm_revision,
             dtype=llm_dtype,
@@ -172,31 +185,38 @@ class GaitLLM(FrozenPartsModel):
             bos=bos,
             lora=lora,
         )
-        self.tokenizer = SpatialTokenizer(
-            channels,
-            token_dim,
-            feature_size=(size[0], size[1]),
-            patch_size=patch_size,
-            num_tokens=num_tokens,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-        )
-        self.finder = PeakTokenFinder(
-            keep_ratio,
-            peak_mode,  # pyright: ignore[reportArgumentType] - checked there
-            global_token,  # pyright: ignore[reportArgumentType]
-            self._most_frames(num_tokens) if max_keep is None else max_keep,
-            largest=keep_similar,
-            dim=token_dim if global_token == "learned" else None,
-        )
-        self.assembler = MotionClipAssembler(
-            token_dim,
-            num_heads,
-            mlp_ratio,
-            assembler_scope,  # pyright: ignore[reportArgumentType]
-            assembler_depth,
-        )
+        check_ready(tokenizer=tokenizer, finder=finder, assembler=assembler)
+        if tokenizer is None:
+            tokenizer = SpatialTokenizer(
+                channels,
+                token_dim,
+                feature_size=(size[0], size[1]),
+                patch_size=patch_size,
+                num_tokens=num_tokens,
+                depth=depth,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+            )
+        else:
+            num_tokens, token_dim = token_shape(tokenizer, channels, (size[0], size[1]))
+        if finder is None:
+            finder = PeakTokenFinder(
+                keep_ratio,
+                peak_mode,  # pyright: ignore[reportArgumentType] - checked there
+                global_token,  # pyright: ignore[reportArgumentType]
+                self._most_frames(num_tokens) if max_keep is None else max_keep,
+                largest=keep_similar,
+                dim=token_dim if global_token == "learned" else None,
+            )
+        if assembler is None:
+            assembler = MotionClipAssembler(
+                token_dim,
+                num_heads,
+                mlp_ratio,
+                assembler_scope,  # pyright: ignore[reportArgumentType]
+                assembler_depth,
+            )
+        self.tokenizer, self.finder, self.assembler = tokenizer, finder, assembler
         self.g2l = G2LProjector(token_dim, self.llm.hidden_size, self.llm.embedding_scale)
         self.l2g = L2GProjector(self.llm.hidden_size, channels, l2g_bias)
         self.aggregator = RepresentationAggregator(aggregation)  # pyright: ignore[reportArgumentType]
@@ -207,6 +227,11 @@ class GaitLLM(FrozenPartsModel):
         """Computes blocks and the language model's layers again in the backward pass."""
         super().set_grad_checkpointing(enable)
         self.llm.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`GaitModel.no_weight_decay`; tokens and positions neither."""
+        learned = {"tokenizer.token", "tokenizer.positions"}
+        return super().no_weight_decay() | (learned & {name for name, _ in self.named_parameters()})
 
     @torch.no_grad()
     def forward_features(
@@ -242,7 +267,9 @@ class GaitLLM(FrozenPartsModel):
             lengths: ``[N]``, the valid T'.
         """
         tokens, peaks = self.forward_tokens(features, lengths)
-        clips = self.run(self.assembler, self.finder.weigh(tokens, peaks), peaks, lengths)
+        if isinstance(self.finder, PeakTokenFinder):
+            tokens = self.finder.weigh(tokens, peaks)
+        clips = self.run(self.assembler, tokens, peaks, lengths)
         sentence = self.g2l(clips.flatten(1, 2))
         count = peaks.lengths * clips.shape[2]
         return self.aggregator(self.l2g(self.llm(sentence, count), count), count)
@@ -265,6 +292,25 @@ class GaitLLM(FrozenPartsModel):
         """Embeds a batch of sequences, or of features kept from :meth:`forward_features`."""
         return self.forward_head(*self._features(silhouettes, lengths, features))
 
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **load_args: Any) -> Self:
+        """As for every model; ``llm=`` names the place where the language model lies now.
+
+        It must be the one that the model was trained with, as its hash tells.
+
+        Args:
+            name_or_path: A folder on disk or a Hub repository ``org/name``.
+            **load_args: As for every model.
+
+        Raises:
+            OSError: If the language model cannot be loaded.
+            ValueError: As for every model, or if the language model has other weights.
+        """
+        if "llm" in load_args:
+            # The commit that was saved is one of the other place.
+            load_args.setdefault("llm_revision", None)
+        return super().from_pretrained(name_or_path, **load_args)
+
     @torch.no_grad()
     def find_peaks(
         self,
@@ -273,7 +319,7 @@ class GaitLLM(FrozenPartsModel):
         *,
         features: Tensor | None = None,
     ) -> PeakTokens:
-        """Says which frames the language model gets to read, and the score of every frame.
+        """Which frames the language model gets to read, and the score of every frame.
 
         Args:
             silhouettes: As for the model's call.
@@ -294,7 +340,7 @@ class GaitLLM(FrozenPartsModel):
         if silhouettes is not None:
             features, lengths = self.forward_features(silhouettes, lengths)
         assert features is not None
-        check_features(features, self.tokenizer.in_channels)
+        check_features(features, self.l2g.linear.out_features)
         return features, row_lengths(lengths, features, features.shape[0], features.shape[2])
 
     def _most_frames(self, num_tokens: int) -> int | None:
@@ -327,72 +373,6 @@ class GaitLLM(FrozenPartsModel):
         copy_head(self.encoder, self.part_pool.part_bins, self.part_fc, self.neck, warm=warm)
 
 
-def _cfg(**fields: object) -> PretrainedCfg:
-    return PretrainedCfg(
-        license="none: there are no weights",
-        paper=_PAPER,
-        unavailable=(
-            "nobody has published weights of GaitLLM. Train adapters and head yourself on a frozen "
-            "encoder (examples/train_gaitllm.py, docs page GaitLLM), keep them with "
-            "save_pretrained, and load them with create_model('local-dir:...'), "
-            "GaitLLM.from_pretrained(...) or checkpoint_path=..."
-        ),
-        notes=(
-            "The published numbers are the authors'; much of the structure, the language model "
-            "among it, is not stated and is our choice."
-        ),
-        **fields,  # pyright: ignore[reportArgumentType]
-    )
-
-
-def _dataset_cfg(tag: str, num_classes: int, metrics: Mapping[str, Any]) -> PretrainedCfg:
-    return _cfg(
-        num_classes=num_classes,
-        model_args={"encoder": f"deepgaitv2_p3d.{tag}"},
-        metrics=metrics,
-    )
-
-
-_CFGS = {
-    "gait3d": _dataset_cfg(
-        "gait3d",
-        3000,
-        {
-            "rank1": 74.1,
-            "mAP": 60.1,
-            "protocol": "Gait3D probe list against the rest; reported by others, mAP doubtful",
-        },
-    ),
-    "grew": _dataset_cfg(
-        "grew",
-        20000,
-        {"rank1": 71.2, "protocol": "GREW test set, scored by its server; reported by others"},
-    ),
-    "ccpg": _dataset_cfg(
-        "ccpg",
-        100,
-        {"rank1_mean": 85.4, "protocol": "CCPG, mean of CL, UP, DN, BG; reported by others"},
-    ),
-    "sustech1k": _dataset_cfg(
-        "sustech1k",
-        250,
-        {
-            "rank1": 84.5,
-            "rank1_NM": 88.2,
-            "rank1_BG": 86.3,
-            "rank1_CL": 59.7,
-            "rank1_CR": 83.5,
-            "rank1_UB": 88.8,
-            "rank1_UF": 86.9,
-            "rank1_OC": 90.5,
-            "rank1_NT": 28.8,
-            "protocol": "SUSTech1K, normal gallery, all probes and per condition; reported by "
-            "others",
-        },
-    ),
-}
-
-
 # Encoders whose tags have another depth than the paper's baseline.
 _DEPTH_OPEN = ("deepgaitv2_p3d", "deepgaitv2_3d", "deepgaitv2_2d")
 
@@ -402,7 +382,7 @@ def _gaitllm(**model_args: Any) -> GaitLLM:
 
     Args:
         **model_args: Arguments of :class:`GaitLLM`. An encoder named ``deepgaitv2_...`` gets 10
-            layers if ``encoder_args`` is left out; ``encoder_args=None`` = as many as its tag says.
+            layers if ``encoder_args`` is left out; ``encoder_args={}`` = as many as its tag says.
     """
     encoder = model_args.get("encoder", "deepgaitv2_p3d")
     if isinstance(encoder, str) and encoder.partition(".")[0] in _DEPTH_OPEN:
@@ -410,31 +390,9 @@ def _gaitllm(**model_args: Any) -> GaitLLM:
     return GaitLLM(**model_args)
 
 
-_TINY_ARGS = {
-    "encoder": "deepgaitv2_p3d_tiny",
-    "llm": {
-        "model_type": "qwen2",
-        "vocab_size": 32,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 8192,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "initializer_range": 0.2,
-    },
-    "input_size": (16, 12),
-    "token_dim": 8,
-    "num_heads": 2,
-    "depth": 1,
-}
-
-
 register_model(
     "gaitllm",
     _gaitllm,
-    _CFGS,
-    tiny=_cfg(num_classes=5, model_args=_TINY_ARGS, input_size=(16, 12)),
+    CFGS,
+    tiny=TINY_CFG,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gaitzoo.layers.checks import as_tuples
+from gaitzoo.layers.checks import plain_values
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear
 
 __all__ = ["copy_head", "make_encoder", "map_shape"]
@@ -54,7 +54,7 @@ def make_encoder(
                 f"{type(encoder).__name__}"
             )
         built = copy.deepcopy(encoder)
-    found, asked = as_tuples(getattr(built, "model_args", {})), as_tuples(arguments)
+    found, asked = plain_values(getattr(built, "model_args", {})), plain_values(arguments)
     other = {key: found.get(key) for key in asked if found.get(key) != asked[key]}
     if other:
         wanted = {key: asked[key] for key in other}

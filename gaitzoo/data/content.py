@@ -232,7 +232,7 @@ def is_normalized(frames: Tensor, *, strict: bool = True) -> bool:
         return True
     rows = rows[seen].int()
     filled = height - rows.argmax(1) - rows.flip(1).argmax(1)
-    mass = frames[seen].float().sum(1).cumsum(1)
+    mass = frames.sum(1, dtype=torch.float32)[seen].cumsum(1)
     centre = (2 * mass <= mass[:, -1:]).sum(1)
     off = (centre - width // 2).abs()
     if strict:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gaitzoo.models.registry import all_architectures, list_models
+from gaitzoo.testing.memory import fill_freed_memory
 
 # The models of this library: some files of tests register models of their own.
 LISTED = list_models()
@@ -28,6 +29,12 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def nan_memory():
+    """Memory that is read before anything is written there gives NaN."""
+    fill_freed_memory()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_weights
 
+from gaitzoo.layers.conv import Conv2d, guard_convolutions
 from gaitzoo.layers.dynamic import DyGaitBlock, DyGaitStem
 from gaitzoo.layers.fold import fold_batch_norms
 from gaitzoo.layers.fused import (
@@ -100,6 +101,7 @@ def fuse_for_inference(
             f"expected dtype as a floating-point torch.dtype, e.g. torch.bfloat16, got {dtype!r}"
         )
     fused = copy.deepcopy(model).eval()
+    guard_convolutions(fused)
     with torch.no_grad():
         _fuse_children(fused)
         _fold_neck(fused)
@@ -119,7 +121,7 @@ def fuse_for_inference(
 def _fused_sequential(layers: nn.Sequential) -> nn.Module:
     """Convolution, batch norm and ReLU in a row as two layers."""
     kinds = [type(layer) for layer in layers]
-    if kinds != [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    if kinds not in ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [Conv2d, nn.BatchNorm2d, nn.ReLU]):
         _fuse_children(layers)
         return layers
     conv, bn, _ = layers

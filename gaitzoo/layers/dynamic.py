@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
+from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.sequence import mask_fill, mask_fill_, masked_mean
 
 __all__ = ["DAM", "DyGaitBlock", "DyGaitStage", "DyGaitStem"]
@@ -130,7 +131,7 @@ class DyGaitBlock(nn.Module):
         self.stage2 = None if single_stage else DyGaitStage(out_channels, out_channels, (3, 3, 3))
         self.adds_input = in_channels in (1, out_channels)
         self.shortcut = (
-            nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
+            Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
             if shortcut == "projection" and not self.adds_input
             else None
         )
@@ -172,6 +173,4 @@ def _conv(in_channels: int, out_channels: int, kernel_size: tuple[int, int, int]
     if any(size % 2 == 0 for size in kernel_size):
         raise ValueError(f"expected odd kernel sizes (time, height, width), got {kernel_size}")
     time, height, width = (size // 2 for size in kernel_size)
-    return nn.Conv3d(
-        in_channels, out_channels, kernel_size, padding=(time, height, width), bias=False
-    )
+    return Conv3d(in_channels, out_channels, kernel_size, padding=(time, height, width), bias=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
+from gaitzoo.layers.conv import Conv2d
 from gaitzoo.layers.fused import fold
 
 __all__ = ["fold_batch_norms"]
@@ -56,7 +57,8 @@ def fold_batch_norms(network: nn.Module) -> None:
             continue
         conv, bn = (network.get_submodule(str(n.target)) for n in (before, node))
         rest = _behind_the_norm(bn)
-        if type(conv) is nn.Conv2d and rest is not None:
+        plain = type(conv) in (nn.Conv2d, Conv2d)
+        if plain and isinstance(conv, nn.Conv2d) and rest is not None:
             conv.weight, conv.bias = fold(conv, bn)
             parent, _, name = str(node.target).rpartition(".")
             setattr(network.get_submodule(parent), name, rest)

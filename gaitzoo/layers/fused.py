@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.conv import Conv2d, Conv3d, needs_float32
 from gaitzoo.layers.pooling import LocalTemporalAggregation
 from gaitzoo.layers.sequence import mask_fill_, masked_max
 from gaitzoo.layers.winograd import WinogradConv3d
@@ -49,6 +50,7 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.is_available()
         or not torch.backends.mkldnn.enabled
+        or needs_float32(conv, x)
     ):
         return conv(x)
     assert not isinstance(conv.padding, str)
@@ -103,7 +105,7 @@ def conv_like(
         bias: ``[C_out]``.
     """
     kernel_size = weight.shape[2:]
-    kind = nn.Conv2d if len(kernel_size) == 2 else nn.Conv3d
+    kind = Conv2d if len(kernel_size) == 2 else Conv3d
     made = kind(
         weight.shape[1],
         weight.shape[0],

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
+from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.sequence import mask_fill
 
 __all__ = ["GLConv"]
@@ -55,8 +56,8 @@ class GLConv(nn.Module):
         if type(halving) is not int or halving < 0:
             raise ValueError(f"expected halving as a whole number of 0 or more, got {halving!r}")
         self.in_channels, self.num_strips, self.mode = in_channels, 2**halving, mode
-        self.whole = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.strips = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.whole = Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.strips = Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the map."""

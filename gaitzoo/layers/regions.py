@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, check_width, shape_of
+from gaitzoo.layers.conv import Conv2d, Conv3d
 from gaitzoo.layers.pooling import GeMHPP
 from gaitzoo.layers.sequence import mask_fill, masked_max
 
@@ -56,7 +57,7 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
         self.in_channels = check_width(in_channels)
         self.heights = check_heights(heights)
         self.convs = nn.ModuleList(
-            nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+            Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
             for _ in self.heights
         )
 
@@ -117,7 +118,7 @@ class ASTP(nn.Module):
             )
         self.in_channels = check_width(in_channels)
         self.heights = check_heights(heights)
-        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False) if project else None
+        self.project = Conv2d(in_channels, out_channels, 1, bias=False) if project else None
         self.pools = nn.ModuleList(GeMHPP((1,)) for _ in self.heights)
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
+from gaitzoo.layers.conv import Conv2d, Conv3d
 from gaitzoo.layers.sequence import mask_fill
 
 __all__ = [
@@ -85,14 +86,14 @@ class ResidualBlock2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         _check_sizes(in_channels, out_channels, stride)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = None
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 nn.BatchNorm2d(out_channels),
             )
 
@@ -134,9 +135,9 @@ class ResidualBlock3d(nn.Module):
         super().__init__()
         _check_sizes(in_channels, out_channels, stride)
         steps = (1, stride, stride)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, steps, padding=1, bias=False)
+        self.conv1 = Conv3d(in_channels, out_channels, 3, steps, padding=1, bias=False)
         self.bn1 = nn.BatchNorm3d(out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm3d(out_channels)
         self.shortcut = _shortcut3d(in_channels, out_channels, stride)
 
@@ -178,13 +179,13 @@ class ResidualBlockP3d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         _check_sizes(in_channels, out_channels, stride)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.temporal_conv = nn.Conv3d(
+        self.temporal_conv = Conv3d(
             out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0), bias=False
         )
         self.temporal_bn = nn.BatchNorm3d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = _shortcut3d(in_channels, out_channels, stride)
 
@@ -262,7 +263,7 @@ class ResidualBackbone(nn.Module):
             raise ValueError(f"expected in_channels >= 1, got {in_channels!r}")
         self.mode, self.in_channels = mode, in_channels
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
+            Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(),
         )
@@ -336,7 +337,7 @@ def _shortcut3d(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False),
+        Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False),
         nn.BatchNorm3d(out_channels),
     )
 

@@ -20,6 +20,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.pooling import (
     GeMHPP,
@@ -101,7 +102,7 @@ class GaitGL(GaitModel):
         first, second, third, last = (*channels, channels[-1])[:4]
         stem = (in_channels, *[first] * depth)
         self.stem = nn.ModuleList(
-            nn.Conv3d(before, after, 3, padding=1, bias=False) for before, after in pairwise(stem)
+            Conv3d(before, after, 3, padding=1, bias=False) for before, after in pairwise(stem)
         )
         self.aggregation = LocalTemporalAggregation(first, first)
         self.stage1 = _stage((first, *[second] * depth), halving, "add")
@@ -118,6 +119,12 @@ class GaitGL(GaitModel):
             else PartBNNeck(self.num_parts, last, num_classes)
         )
         init_weights(self)
+
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: the ends of the three stages."""
+        stages = {"stage1": self.stage1, "stage2": self.stage2, "stage3": self.stage3}
+        return tuple(f"{name}.{len(stage) - 1}" for name, stage in stages.items())
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gaitzoo.layers.conv import Conv2d
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.residual import ResidualBackbone
 from gaitzoo.layers.window_attention import (
@@ -106,7 +107,7 @@ class SwinGait(MaxPooled):
         self.in_channels, self.embedding = in_channels, "fc"
         self.map_size, self.window = map_size, window
         self.backbone = ResidualBackbone("p3d", tuple(layers[:2]), tuple(channels), in_channels)
-        self.patches = nn.Conv2d(channels[1], dims[0], 2, stride=2)
+        self.patches = Conv2d(channels[1], dims[0], 2, stride=2)
         self.patch_norm = nn.LayerNorm(dims[0])
         rates = torch.linspace(0, drop_path, layers[2] + layers[3], device="cpu").tolist()
         self.stage1 = _stage(dims[0], num_heads[0], window, rates[: layers[2]])
@@ -123,6 +124,11 @@ class SwinGait(MaxPooled):
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.trunc_normal_(layer.weight, std=0.02)
+
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: of the convolutions, no tokens."""
+        return self.backbone.stage_names("backbone.")
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.layers.conv import guard_convolutions
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
@@ -267,7 +268,7 @@ class _Builder:
         if self.is_fixed:
             arguments["img_size"] = self.grid_size
         try:
-            return timm.create_model(
+            network = timm.create_model(
                 self.name,
                 pretrained=pretrained,
                 features_only=True,
@@ -285,6 +286,8 @@ class _Builder:
                 f"{timm.__version__} cannot build as one: {error}; choose another, for example "
                 "'resnet18'"
             ) from error
+        guard_convolutions(network)
+        return network
 
     @torch.no_grad()
     def map_shapes(self, network: nn.Module) -> list[tuple[int, int, int]]:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
+from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.haar import HaarDownsample2d
 from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
 from gaitzoo.layers.residual import FrameWise
@@ -81,7 +82,7 @@ class P3DHWDBlock(nn.Module):
         self.down = FrameWise(HaarDownsample2d(width, out_channels)) if down else None
         self.temporal_conv, self.temporal_bn = None, None
         if temporal:
-            self.temporal_conv = nn.Conv3d(
+            self.temporal_conv = Conv3d(
                 out_channels,
                 out_channels,
                 (time_kernel, 1, 1),
@@ -181,6 +182,11 @@ class TrackletGait(MaxPooled):
         self.part_fc = PartLinear(self.num_parts, channels[-1], part_channels)
         self.neck = PartBNNeck(self.num_parts, part_channels, num_classes, order="channel")
         init_weights(self)
+
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: the stem and all blocks."""
+        return ("stem", *(f"blocks.{i}" for i in range(len(self.blocks))))
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

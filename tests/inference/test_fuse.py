@@ -16,11 +16,11 @@ from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
 from gaitzoo import fuse_for_inference
+from gaitzoo.layers.dynamic import DyGaitStage
 from gaitzoo.layers.fold import fold_batch_norms
 from gaitzoo.layers.fused import channels_last, convolve
 from gaitzoo.layers.fused_dynamic import FusedDyGaitStage
 from gaitzoo.metrics import part_distances
-from gaitzoo.models.dygait import DyGaitStage
 from gaitzoo.synthetic import SyntheticWalkers
 
 MIXED = (7, 1, 2, 3, 4, 9, 5, 12)

@@ -29,6 +29,8 @@ OTHERS = {
 }
 # These take seconds: tests/inference tries them on every small variant, and on more shapes.
 SLOW = ("export", "onnx")
+# Numbers that must be the same on every processor, whatever stood in memory before.
+NUMERIC = ("length_law", "equal_lengths", "order", "features", "autocast", "embed", "fuse")
 # What a model of this library may not give: all else holds for all of them.
 OPTIONAL = {
     "two_branches": set(),
@@ -42,7 +44,8 @@ def cases():
     for name in (*TINY, *OTHERS):
         for promise in PROMISES:
             if name in OTHERS or promise not in SLOW:
-                yield pytest.param(name, promise, id=f"{name}-{promise}")
+                marks = [pytest.mark.numeric] if promise in NUMERIC else []
+                yield pytest.param(name, promise, id=f"{name}-{promise}", marks=marks)
 
 
 def test_there_is_a_small_variant_of_every_architecture():
@@ -53,6 +56,7 @@ def test_there_is_a_small_variant_of_every_architecture():
             assert type(gaitzoo.create_model(name, num_classes=0)) in classes
 
 
+@pytest.mark.usefixtures("nan_memory")
 @pytest.mark.parametrize(("name", "promise"), list(cases()))
 def test_promise(name, promise):
     model = make(name, **OTHERS.get(name, {}))

@@ -1,0 +1,102 @@
+"""Convolutions that give the right numbers in half precision too, on every processor.
+
+Measured with torch 2.14.1 on a processor with AMX, over memory full of NaN: oneDNN's bfloat16
+convolutions read memory that nobody has written, or write where they must not, in two cases:
+
+- three dimensions, a kernel over several frames, zeros before and after, one frame, and an odd
+  number of input channels (per group);
+- two or three dimensions, a step over columns, and one column left.
+
+The results are finite garbage, NaN or a crash. All other shapes tried (channels 1 to 65, 1 to 5
+frames, widths from 1, steps up to 3, kernels up to 5, both layouts, float16, float32 and one
+dimension) are right. These calls are small: here they are computed in float32 and rounded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Conv2d", "Conv3d", "guard_convolutions", "needs_float32"]
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def needs_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    """Whether a call would be one of those that this file's header lists.
+
+    By the rule alone, whatever the processor: which of them read wrongly cannot be asked.
+
+    Args:
+        conv: The convolution.
+        x: What it would be called with, ``[N, C, (T,) H, W]``.
+
+    Example:
+        >>> conv, x = nn.Conv3d(3, 4, 3, padding=1).bfloat16(), torch.rand(1, 3, 1, 8, 6).bfloat16()
+        >>> needs_float32(conv, x), needs_float32(conv, x.repeat(1, 1, 2, 1, 1))
+        (True, False)
+    """
+    if x.device.type != "cpu" or _computed_in(x) not in _HALF or x.ndim != conv.weight.ndim:
+        return False
+    odd = conv.weight.shape[1] % 2 == 1
+    if x.ndim == 5 and odd and conv.kernel_size[0] > 1 and x.shape[2] == 1:
+        return True
+    step = conv.stride[-1]
+    if step == 1:
+        return False
+    border = 0 if isinstance(conv.padding, str) else conv.padding[-1]
+    return x.shape[-1] + 2 * border - conv.dilation[-1] * (conv.kernel_size[-1] - 1) <= step
+
+
+class Conv2d(nn.Conv2d):
+    """``torch.nn.Conv2d``, in float32 where half precision would read unwritten memory."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` to ``[N, C_out, H', W']``."""
+        if needs_float32(self, input):
+            return _in_float32(self, input)
+        return super().forward(input)
+
+
+class Conv3d(nn.Conv3d):
+    """``torch.nn.Conv3d``, in float32 where half precision would read unwritten memory."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C_in, T, H, W]`` to ``[N, C_out, T', H', W']``."""
+        if needs_float32(self, input):
+            return _in_float32(self, input)
+        return super().forward(input)
+
+
+def guard_convolutions(module: nn.Module) -> None:
+    """Makes torch's own convolutions inside a module those of this file, in place.
+
+    Parameters, hooks and names stay. Subclasses, which compute in their own way, stay too.
+
+    Args:
+        module: Any module.
+
+    Example:
+        >>> layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+        >>> guard_convolutions(layers)
+        >>> type(layers[0]) is Conv2d
+        True
+    """
+    guarded = {nn.Conv2d: Conv2d, nn.Conv3d: Conv3d}
+    for inner in module.modules():
+        if kind := guarded.get(type(inner)):
+            inner.__class__ = kind
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The type that a convolution of ``x`` on a processor is computed in."""
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype
+
+
+def _in_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    dtype = _computed_in(x)
+    with torch.autocast("cpu", enabled=False):
+        bias = None if conv.bias is None else conv.bias.float()
+        return conv._conv_forward(x.float(), conv.weight.float(), bias).to(dtype)

@@ -85,7 +85,7 @@ def load_released(name: str) -> dict[str, Competitor]:
     model = gaitzoo.create_model(name, pretrained=True, num_classes=0)
     size = model.pretrained_cfg.input_size
     torch.manual_seed(0)
-    untrained = gaitzoo.create_model(name, num_classes=0)
+    untrained = gaitzoo.create_model(model.pretrained_cfg.name, num_classes=0)
     return {name: Competitor(model.eval(), size), "untrained": Competitor(untrained.eval(), size)}
 
 

@@ -48,7 +48,7 @@ class Recipe:
     """
 
     output: str
-    model: str = "dygait"
+    model: str = "dygait.walkers"  # the tag decides about the structure
     model_args: str = "{}"  # JSON
     head: str = "own"  # what classifies: the model's "own" neck or an "extra" one, see Network
     start_from: str = ""  # weights of an earlier run, model.safetensors; "" = random

@@ -153,6 +153,11 @@ class GaitPart(PartHead):
         self.classes = PartClasses(num_parts, channels[-1], num_classes)
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: all blocks."""
+        return tuple(f"backbone.blocks.{i}" for i in range(len(self.backbone.blocks)))
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

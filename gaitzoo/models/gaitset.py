@@ -91,6 +91,11 @@ class GaitSet(PartHead):
         self.classes = PartClasses(self.num_parts, part_channels, num_classes)
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: those of single frames."""
+        return ("set_block1", "set_block2", "set_block3")
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

@@ -169,6 +169,11 @@ class GLN(GaitModel):
         self.num_features = width
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: those of single frames."""
+        return ("frames0", "frames1", "frames2")
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

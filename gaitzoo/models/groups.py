@@ -35,6 +35,11 @@ def layer_groups(model: nn.Module, head: str | None, coarse: bool) -> dict[str, 
             groups[next(reversed(groups))].append(name)
         else:
             groups[name] = [name]
+    if groups:
+        # Tokens and tables of the model itself come before its layers.
+        next(iter(groups.values())).extend(
+            name for name, _ in model.named_parameters(recurse=False)
+        )
     return {
         first: f"^(?:{'|'.join(map(re.escape, names))})(?:\\.|$)" for first, names in groups.items()
     }
@@ -49,10 +54,10 @@ def _layers(
         children = list(child.children())
         is_list = isinstance(child, _LISTS)
         holds_list = any(isinstance(module, _LISTS) and len(module) for module in children)
-        wraps = len(children) == 1 and not list(child.parameters(recurse=False))
         # Lists in a block of a block are branches beside each other.
-        opens = (holds_list or wraps) and (not in_list or isinstance(parent, _LISTS))
-        if depth and (is_list or opens):
+        opens = (holds_list or len(children) == 1) and (not in_list or isinstance(parent, _LISTS))
+        has_own = bool(list(child.parameters(recurse=False)))
+        if depth and not has_own and (is_list or opens):
             yield from _layers(child, f"{name}.", depth - is_list, in_list or is_list)
         else:
             yield name, child
@@ -68,5 +73,5 @@ def names_without_decay(model: nn.Module) -> set[str]:
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim < 2 or name == "bias" or isinstance(module, _NORMS)
+        if parameter.ndim < 2 or name.startswith("bias") or isinstance(module, _NORMS)
     }

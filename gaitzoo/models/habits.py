@@ -155,10 +155,10 @@ def _before_classifier(model: Any, head: Callable[[], GaitOutput]) -> Tensor:
         found.append(args[0])
 
     owner_name, _, name = (model.classifier_key or "").rpartition(".")
-    owner = model.get_submodule(owner_name) if model.classifier_key else None
+    owner = functools.reduce(lambda x, part: getattr(x, part, None), owner_name.split("."), model)
     classifier = model.get_classifier()
     with ExitStack() as stack:
-        if owner is not None and classifier is None:
+        if owner_name and isinstance(owner, nn.Module) and classifier is None:
             classifier = _Catch()
             setattr(owner, name, classifier)
             stack.callback(setattr, owner, name, None)

@@ -92,6 +92,11 @@ class MTSGait(MaxPooled):
         self.neck = PartBNNeck(self.num_parts, part_channels, num_classes, order="channel")
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`, before their activations."""
+        return ("stem", *(f"switches.{i}" for i in range(len(self.switches))))
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

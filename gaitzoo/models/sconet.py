@@ -84,6 +84,11 @@ class ScoNet(MaxPooled):
         self.neck = PartBNNeck(self.num_parts, self.num_features, num_classes, order="channel")
         init_weights(self)
 
+    @property
+    def feature_modules(self) -> tuple[str, ...]:
+        """See :attr:`GaitModel.feature_modules`: the stem and the last block of every layer."""
+        return self.backbone.stage_names("backbone.")
+
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

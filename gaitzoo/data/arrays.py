@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +15,31 @@ __all__ = ["ARRAY_SUFFIXES", "load_array"]
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".pkl")
 
+_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,  # encrypted archives
+    SyntaxError,  # this and the next: damaged headers
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 def load_array(path: Path) -> np.ndarray:
     """Reads an array, running no code of the file.
 
     Args:
-        path: ``.npy``, ``.npz`` (its first array) or ``.pkl`` (OpenGait's pickled array).
+        path: ``.npy``, ``.npz`` with one array, or ``.pkl`` (OpenGait's pickled array).
 
     Returns:
-        The array, writable.
+        The array.
 
     Raises:
-        ValueError: If the file is damaged, of another kind, or holds no array of numbers.
+        ValueError: If the file is damaged, of another kind, or holds anything but one array of
+            numbers.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -33,12 +49,25 @@ def load_array(path: Path) -> np.ndarray:
         ...     load_array(path)
         array([0, 1, 2])
     """
-    if path.suffix == ".pkl":
-        return load_array_pickle(path).copy()
-    if path.suffix not in ARRAY_SUFFIXES:
-        raise ValueError(f"expected an array ({', '.join(ARRAY_SUFFIXES)}), got {path}")
+    suffix = path.suffix.lower()
+    if suffix not in ARRAY_SUFFIXES:
+        raise ValueError(f"expected an array ({', '.join(ARRAY_SUFFIXES)}), got {path}; convert it")
+    if suffix == ".pkl":
+        return load_array_pickle(path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (ValueError, OSError, EOFError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is damaged or no array: {error}") from error
+        if suffix == ".npy":
+            # Mapping compares the size that the header promises with the file's own.
+            return np.array(np.lib.format.open_memmap(path, mode="r"))
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
+            names = archive.files
+            if len(names) == 1:
+                return np.asarray(archive[names[0]])
+    except _ERRORS as error:
+        raise ValueError(
+            f"Expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "
+            f"Write it again with numpy.save; arrays of objects are refused."
+        ) from error
+    raise ValueError(
+        f"Expected one array in {path}, got {len(names)}: {', '.join(names) or 'none'}. "
+        f"Save each array to a file of its own."
+    )

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import tokenize
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
 from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.frames import as_frames
 from gaitzoo.data.images import (
@@ -30,23 +28,12 @@ from gaitzoo.data.images import (
     is_animated,
     read_image,
 )
-from gaitzoo.data.pickles import load_array_pickle
+from gaitzoo.data.natural import natural_order
 
 __all__ = ["SequencePath", "find_sequences", "load_silhouettes"]
 
 _SEQUENCE_SUFFIXES = (".gif", ".apng", ".npy", ".npz", ".pkl")
 _IMAGE_SUFFIXES = (*FRAME_SUFFIXES, ".gif", ".apng")
-_NUMPY_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    MemoryError,
-    RuntimeError,  # encrypted archives
-    SyntaxError,  # this and the next: damaged headers
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _LAYOUTS = (
     "id/type/view/view.pkl (OpenGait), id/sequence/000.png (frame folders), "
     "id/sequence.gif, or id.gif"
@@ -119,10 +106,8 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
     if suffix in _IMAGE_SUFFIXES:
         pictures = read_image(path)
         return _checked(_stack(pictures, [path] * len(pictures)), path)
-    if suffix in (".npy", ".npz"):
-        return _array_to_frames(_load_numpy(path), path)
-    if suffix == ".pkl":
-        return _array_to_frames(load_array_pickle(path), path)
+    if suffix in ARRAY_SUFFIXES:
+        return _array_to_frames(load_array(path), path)
     raise ValueError(
         f"Expected one of {', '.join((*_IMAGE_SUFFIXES, '.npy', '.npz', '.pkl'))} or a folder of "
         f"frames, got {path}. Convert it, or give the frames as a numpy array to the transform."
@@ -188,20 +173,13 @@ def find_sequences(root: str | os.PathLike[str]) -> list[SequencePath]:
         else sequence
         for sequence in found
     ]
-    return sorted(found, key=lambda sequence: _natural_order(sequence.name))
-
-
-def _natural_order(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts numbers inside names by value; the text itself settles ``1`` against ``01``."""
-    pieces = re.findall(r"\d+|\D+", text)
-    ranks = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces]
-    return ranks, text
+    return sorted(found, key=lambda sequence: natural_order(sequence.name))
 
 
 def _visible(folder: Path) -> list[Path]:
     """Lists a folder without hidden entries, in natural order."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted(entries, key=lambda entry: _natural_order(entry.name))
+    return sorted(entries, key=lambda entry: natural_order(entry.name))
 
 
 def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
@@ -328,24 +306,3 @@ def _checked(frames: Tensor | np.ndarray, path: Path) -> Tensor:
         return as_frames(frames)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _load_numpy(path: Path) -> np.ndarray:
-    """Reads the one array of a ``.npy`` or ``.npz`` file; objects are refused."""
-    try:
-        if path.suffix.lower() == ".npy":
-            # Mapping compares the size that the header promises with the file's own.
-            return np.array(np.lib.format.open_memmap(path, mode="r"))
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
-            names = archive.files
-            if len(names) == 1:
-                return np.asarray(archive[names[0]])
-    except _NUMPY_ERRORS as error:
-        raise ValueError(
-            f"Expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "
-            f"Write it again with numpy.save; arrays of objects are refused."
-        ) from error
-    raise ValueError(
-        f"Expected one array in {path}, got {len(names)}: {', '.join(names) or 'none'}. "
-        f"Save the silhouettes alone, or give numpy.load(path)[name] to the transform."
-    )

@@ -18,7 +18,14 @@ from PIL import Image, ImageOps
 
 from gaitzoo.data.content import FAINT, WHITE
 
-__all__ = ["ANIMATED_SUFFIXES", "FRAME_SUFFIXES", "Picture", "is_animated", "read_image"]
+__all__ = [
+    "ANIMATED_SUFFIXES",
+    "FRAME_SUFFIXES",
+    "Picture",
+    "decode_image",
+    "is_animated",
+    "read_image",
+]
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 ANIMATED_SUFFIXES = (".png", ".webp")
@@ -69,7 +76,7 @@ def read_image(path: Path) -> list[Picture]:
         ValueError: If the file is damaged, or its content is a picture or a label map of several
             classes.
     """
-    return [_to_grey(image, path) for image in _decode(path)]
+    return [_to_grey(image, path) for image in decode_image(path)]
 
 
 def is_animated(path: Path) -> bool:
@@ -85,8 +92,18 @@ def is_animated(path: Path) -> bool:
         return False
 
 
-def _decode(path: Path) -> Iterator[Image.Image]:
-    """Yields the frames of an image, each valid until the next is asked for."""
+def decode_image(path: Path) -> Iterator[Image.Image]:
+    """The frames of an image as they are, upright.
+
+    Args:
+        path: PNG, JPEG, BMP, WebP or GIF.
+
+    Yields:
+        Each frame, valid until the next is asked for.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     try:
         with Image.open(path, formats=_FORMATS) as image:
             for index in range(getattr(image, "n_frames", 1)):

@@ -32,6 +32,7 @@ class Modality:
             as they are), or ``"none"`` (refused).
         padding: What padding holds.
         unit: Words for the values, for messages.
+        file_names: Names, without suffix, of its file or folder beside those of other modalities.
 
     Raises:
         ValueError: If ``axes`` does not begin with N or ``bytes_mean`` is unknown.
@@ -48,6 +49,7 @@ class Modality:
     bytes_mean: str = "none"
     padding: float = 0.0
     unit: str = ""
+    file_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.axes.startswith("N "):
@@ -180,6 +182,7 @@ MODALITIES: Mapping[str, Modality] = _table(
         value_range=(0.0, 1.0),
         bytes_mean="grey levels",
         unit="share of the pixel that is the person",
+        file_names=("silhouettes", "silhouette", "sils", "sil"),
     ),
     Modality(
         name="skeleton_maps",
@@ -188,6 +191,7 @@ MODALITIES: Mapping[str, Modality] = _table(
         value_range=(0.0, 1.0),
         bytes_mean="grey levels",
         unit="limbs, joints",
+        file_names=("skeleton_maps", "skeleton_map", "heatmaps", "heatmap"),
     ),
     Modality(
         name="parsing",
@@ -195,20 +199,60 @@ MODALITIES: Mapping[str, Modality] = _table(
         value_range=(0.0, 11.0),
         bytes_mean="labels",
         unit="body parts, whole numbers",
+        file_names=("parsing", "pars", "par", "labels"),
     ),
-    Modality(name="rgb", axes="N C T H W", channels=3, unit="as the model's cfg says"),
-    Modality(name="depth", axes="N C T H W", channels=1, unit="as the model's cfg says"),
-    Modality(name="flow", axes="N C T H W", channels=2, unit="pixels per frame"),
-    Modality(name="poses", axes="N T J D", channels=3, unit="x and y in pixels, confidence"),
-    Modality(name="smpl", axes="N T D", channels=85, unit="camera, radians, shape"),
-    Modality(name="joints3d", axes="N T J D", channels=3, unit="metres"),
-    Modality(name="points", axes="N T P D", channels=3, unit="metres"),
+    Modality(
+        name="rgb",
+        axes="N C T H W",
+        channels=3,
+        unit="as the model's cfg says",
+        file_names=("rgb", "ratio_rgb"),
+    ),
+    Modality(
+        name="depth",
+        axes="N C T H W",
+        channels=1,
+        unit="as the model's cfg says",
+        file_names=("depth",),
+    ),
+    Modality(
+        name="flow", axes="N C T H W", channels=2, unit="pixels per frame", file_names=("flow",)
+    ),
+    Modality(
+        name="poses",
+        axes="N T J D",
+        channels=3,
+        unit="x and y in pixels, confidence",
+        file_names=("poses", "pose", "keypoints", "alphapose-results", "openpose"),
+    ),
+    Modality(
+        name="smpl",
+        axes="N T D",
+        channels=85,
+        unit="camera, radians, shape",
+        file_names=("smpl", "smpls"),
+    ),
+    Modality(
+        name="joints3d",
+        axes="N T J D",
+        channels=3,
+        unit="metres",
+        file_names=("joints3d", "3d_joints"),
+    ),
+    Modality(
+        name="points",
+        axes="N T P D",
+        channels=3,
+        unit="metres",
+        file_names=("points", "pointclouds"),
+    ),
     Modality(
         name="images",
         axes="N C H W",
         value_range=(0.0, 1.0),
         bytes_mean="grey levels",
         unit="maps without time",
+        file_names=("images", "maps"),
     ),
 )
 

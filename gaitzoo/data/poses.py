@@ -7,8 +7,6 @@ OpenPose's JSON per frame, OpenGait's pickles and numpy arrays. Joints come out 
 from __future__ import annotations
 
 import json
-import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +17,9 @@ import torch
 from torch import Tensor
 
 from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
+from gaitzoo.data.natural import natural_order
 
-__all__ = ["JOINT_FORMATS", "convert_joints", "load_poses"]
+__all__ = ["JOINT_FORMATS", "convert_joints", "load_poses", "read_poses"]
 
 # Where each of COCO's 17 joints stands in other formats; the count of joints tells them apart.
 JOINT_FORMATS: Mapping[str, tuple[int, tuple[int, ...]]] = {
@@ -92,16 +91,33 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
         UserWarning: If a frame holds several people (the one of the highest confidence is taken)
             or nobody (it is left out).
     """
+    return read_poses(path, joint_format)[0]
+
+
+def read_poses(path: str | Path, joint_format: str | None = None) -> tuple[Tensor, tuple[int, ...]]:
+    """As :func:`load_poses`, with the numbers of the frames that were left out.
+
+    Args:
+        path: See :func:`load_poses`.
+        joint_format: See :func:`convert_joints`.
+
+    Returns:
+        The poses, and which frames hold nobody, counted from 0 over all frames.
+
+    Raises:
+        FileNotFoundError: See :func:`load_poses`.
+        ValueError: See :func:`load_poses`.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"expected a file or folder of poses, got {str(path)!r}")
-    if path.suffix in ARRAY_SUFFIXES:
-        return convert_joints(_checked(load_array(path), path), joint_format)
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return convert_joints(_checked(load_array(path), path), joint_format), ()
     frames: dict[Any, list[np.ndarray]] = {}
     if path.is_dir():
         files = _files_in(path)
         if len(files) == 1:
-            return load_poses(files[0], joint_format)
+            return read_poses(files[0], joint_format)
         for file in files:
             people = [pose for _, pose in _people(_json(file), file)]
             frames[file.name] = people
@@ -111,18 +127,23 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
             frames.setdefault(image, [])
         for frame, pose in _people(content, path):
             frames.setdefault(frame, []).append(pose)
-        frames = {frame: frames[frame] for frame in sorted(frames, key=_natural)}
+        frames = {
+            frame: frames[frame]
+            for frame in sorted(frames, key=lambda frame: natural_order(str(frame)))
+        }
     poses = _one_per_frame(frames, path)
     if len({len(pose) for pose in poses}) > 1:
         raise ValueError(f"expected poses with equally many joints in {path}, got several counts")
-    return convert_joints(_checked(np.stack(poses), path), joint_format)
+    empty = tuple(i for i, people in enumerate(frames.values()) if not people)
+    return convert_joints(_checked(np.stack(poses), path), joint_format), empty
 
 
 def _files_in(folder: Path) -> list[Path]:
     """JSON files in natural order, or the one array that is there instead of them."""
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    files = sorted((entry for entry in visible if entry.suffix == ".json"), key=_natural)
-    arrays = [entry for entry in visible if entry.suffix in ARRAY_SUFFIXES]
+    files = [entry for entry in visible if entry.suffix.lower() == ".json"]
+    files.sort(key=lambda entry: natural_order(entry.name))
+    arrays = [entry for entry in visible if entry.suffix.lower() in ARRAY_SUFFIXES]
     if not files and len(arrays) != 1:
         raise ValueError(
             f"expected a folder of JSON files of poses, or of one array, got {len(arrays) or 'no'} "
@@ -143,12 +164,12 @@ def _one_per_frame(frames: Mapping[Any, list[np.ndarray]], path: Path) -> list[n
         warnings.warn(
             f"{several} of {len(frames)} frames of {path} hold several people; the one of the "
             "highest confidence was taken. Split people by their tracks first",
-            stacklevel=4,
+            stacklevel=5,
         )
     if empty:
         warnings.warn(
             f"{empty} of {len(frames)} frames of {path} hold nobody and were left out",
-            stacklevel=4,
+            stacklevel=5,
         )
     return poses
 
@@ -223,14 +244,7 @@ def _checked(array: np.ndarray, path: Path) -> Tensor:
             f"expected poses [T, J, 3] in {path}, got {array.dtype} of shape {list(array.shape)}"
         )
     with np.errstate(over="ignore"):
-        narrow = np.ascontiguousarray(array, dtype=np.float32)
+        narrow = np.array(array, dtype=np.float32)
     if not np.isfinite(narrow).all():
         raise ValueError(f"expected finite poses in {path}, got NaN or infinite numbers")
     return torch.from_numpy(narrow)
-
-
-def _natural(name: Any) -> tuple[tuple[int, float, str], ...]:
-    """Numbers inside of names by their size."""
-    text = name.name if isinstance(name, Path) else str(name)
-    pieces = re.findall(r"\d+|\D+", text)
-    return tuple((0, float(p), "") if p.isdecimal() else (1, math.inf, p) for p in pieces)

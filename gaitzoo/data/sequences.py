@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from gaitzoo.data.arrays import load_array
+from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
 from gaitzoo.data.files import load_silhouettes
-from gaitzoo.data.modalities import find_modality
-from gaitzoo.data.poses import load_poses
+from gaitzoo.data.images import FRAME_SUFFIXES, decode_image
+from gaitzoo.data.modalities import MODALITIES, Modality, find_modality
+from gaitzoo.data.natural import natural_order
+from gaitzoo.data.poses import read_poses
 from gaitzoo.data.skeleton_maps import PosesToMaps
 
 __all__ = ["entry_of", "load_sequence"]
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# Words that files and folders of a modality are named by.
-_NAMES = {
-    "silhouettes": ("silhouettes", "silhouette", "sils", "sil"),
-    "skeleton_maps": ("skeleton_maps", "skeleton_map", "heatmaps", "heatmap"),
-    "parsing": ("parsing", "pars", "par", "labels"),
-    "rgb": ("rgb", "images", "ratio_rgb"),
-    "depth": ("depth",),
-    "flow": ("flow",),
-    "poses": ("poses", "pose", "keypoints", "alphapose-results", "openpose"),
-    "smpl": ("smpl", "smpls"),
-    "joints3d": ("joints3d", "3d_joints"),
-    "points": ("points", "pointclouds"),
-    "images": ("maps",),
-}
-_LABELS = 11
+_ANIMATIONS = (".gif", ".apng", ".png", ".webp")
+_SUFFIXES = (*ARRAY_SUFFIXES, *_ANIMATIONS, ".json")
+_LABEL_MODES = ("1", "L", "P", "I", "I;16")
+
+
+class _Place(NamedTuple):
+    """Where a modality is, and whether there are poses that it is to be drawn from."""
+
+    path: Path
+    drawn: bool = False
 
 
 def load_sequence(
     path: str | os.PathLike[str],
     modalities: str | Sequence[str] | Mapping[str, str] = "silhouettes",
+    *,
+    joint_format: str | None = None,
 ) -> Tensor | dict[str, Tensor]:
     """Reads one sequence of one modality or of several.
 
-    Of a folder with several modalities, each is found by its name (``parsing/``, ``poses.json``,
-    ``sil.pkl``); OpenGait's folders, with one pickle per modality under other names, are read in
-    the order of their names, if there are as many as modalities. Skeleton maps are drawn from
-    poses where there are none.
+    * Silhouettes: everything that :func:`gaitzoo.load_silhouettes` reads.
+    * Poses: OpenGait's pickles and other arrays ``[T, J, 3]``; JSON in the style of COCO, as
+      AlphaPose and many others write it, or of OpenPose, one file per sequence or per frame.
+    * Skeleton maps: arrays ``[T, 2, H, W]`` or ``[2, T, H, W]``; where there are none, they are
+      drawn from poses (:class:`gaitzoo.PosesToMaps`).
+    * Parsing: folders of grey or palette images of part labels, arrays ``[T, H, W]``.
+    * RGB: folders of images, arrays ``[T, H, W, 3]``, ``[T, 3, H, W]`` or ``[3, T, H, W]``.
+    * All others: arrays, frames or channels first.
+
+    Arrays are ``.npy``, ``.npz`` or ``.pkl``; of pickles, nothing but an array is read.
+
+    Of a folder with several modalities, each is found by its name, perhaps with a number in front
+    (``parsing/``, ``poses.json``, ``1_sil.pkl``). OpenGait's folders, with one pickle per modality
+    under names that say nothing, are read in the order of these names. Frames in which a pose
+    estimator found nobody are left out of all modalities.
 
     Args:
         path: A file or a folder.
         modalities: One name (the file or folder is read as it), several names, or a mapping from
             names to patterns of file names in the folder (``{"parsing": "1_*.pkl"}``).
+        joint_format: Of poses, see :func:`gaitzoo.data.poses.convert_joints`; ``None`` = by the
+            number of joints.
 
     Returns:
         The tensor of one sequence, without the axis N, or for several modalities a dictionary.
@@ -58,8 +72,12 @@ def load_sequence(
 
     Raises:
         FileNotFoundError: If there is nothing at ``path``, or a modality is not beside the others.
-        ValueError: If a name is no modality, a file is damaged or holds another shape, or the
-            modalities have different numbers of frames.
+        ValueError: If a name is no modality or fits several files, a file is damaged or holds
+            another shape, or the modalities have different numbers of frames.
+
+    Warns:
+        UserWarning: If a frame of poses shows several people (the one of the highest confidence
+            is taken) or nobody.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -80,18 +98,38 @@ def load_sequence(
         raise FileNotFoundError(f"expected a file or folder of {', '.join(names)}, got {root}")
     patterns = modalities if isinstance(modalities, Mapping) else {}
     if len(names) == 1 and not patterns:
-        read = _load_one(_place_alone(root, names[0]), names[0])
+        read, _ = _load_one(_place_alone(root, names[0]), names[0], joint_format)
         return read if isinstance(modalities, str) else {names[0]: read}
     if not root.is_dir():
         raise ValueError(
             f"expected a folder with {', '.join(names)}, got the file {root}; give its folder"
         )
-    found = {name: _load_one(_place(root, name, names, patterns), name) for name in names}
-    counts = {}
-    for name, tensor in found.items():
-        modality = find_modality(name)
-        if modality.time_axis is not None:
-            counts[name] = tensor.shape[modality.time_axis_of(tensor)]
+    places = {name: _place(root, name, names, patterns) for name in names}
+    found: dict[str, Tensor] = {}
+    empty: dict[str, tuple[int, ...]] = {}
+    for name, place in places.items():
+        found[name], empty[name] = _load_one(place, name, joint_format)
+    return _same_frames(found, empty, root)
+
+
+def _same_frames(
+    found: dict[str, Tensor], empty: Mapping[str, tuple[int, ...]], root: Path
+) -> dict[str, Tensor]:
+    """Leaves frames without poses out of the other modalities too; compares numbers of frames."""
+    axes = {
+        name: find_modality(name).time_axis_of(x)
+        for name, x in found.items()
+        if find_modality(name).time_axis is not None
+    }
+    for name, left_out in empty.items():
+        if not left_out:
+            continue
+        total = found[name].shape[axes[name]] + len(left_out)
+        kept = torch.tensor([frame for frame in range(total) if frame not in left_out])
+        for other, axis in axes.items():
+            if not empty[other] and found[other].shape[axis] == total:
+                found[other] = found[other].index_select(axis, kept)
+    counts = {name: found[name].shape[axis] for name, axis in axes.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(
             f"expected modalities with as many frames as each other in {root}, got "
@@ -100,47 +138,44 @@ def load_sequence(
     return found
 
 
-def _place_alone(root: Path, name: str) -> tuple[Path, bool]:
-    """Where one modality is, and whether it is poses to be drawn."""
+def _place_alone(root: Path, name: str) -> _Place:
     if root.is_file():
-        return root, name == "skeleton_maps" and root.suffix == ".json"
-    inner = entry_of(root, name)
+        return _Place(root, name == "skeleton_maps" and root.suffix.lower() == ".json")
+    inner = _entry(root, name)
     if inner is not None:
-        return inner, False
+        return _Place(inner)
     if name == "skeleton_maps":
-        poses = entry_of(root, "poses")
-        if poses is not None or any(p.suffix == ".json" for p in root.iterdir()):
-            return poses or root, True
-    return root, False
+        poses = _entry(root, "poses")
+        if poses is not None or any(p.suffix.lower() == ".json" for p in root.iterdir()):
+            return _Place(poses or root, drawn=True)
+    return _Place(root)
 
 
-def _place(
-    root: Path, name: str, names: Sequence[str], patterns: Mapping[str, str]
-) -> tuple[Path, bool]:
+def _place(root: Path, name: str, names: Sequence[str], patterns: Mapping[str, str]) -> _Place:
     if name in patterns:
-        matches = sorted(p for p in root.glob(patterns[name]) if not p.name.startswith("."))
+        matches = [p for p in root.glob(patterns[name]) if not p.name.startswith(".")]
         if len(matches) != 1:
             raise FileNotFoundError(
                 f"expected one file for {name} ({patterns[name]}) in {root}, got "
                 f"{len(matches) or 'none'}{_listing(root)}"
             )
-        return matches[0], False
-    inner = entry_of(root, name)
+        return _Place(matches[0])
+    inner = _entry(root, name)
     if inner is not None:
-        return inner, False
-    # OpenGait: one pickle per modality, in the order of their names.
+        return _Place(inner)
+    # OpenGait: one pickle per modality, in the order of their names, which say nothing.
     pickles = sorted(p for p in root.iterdir() if p.suffix == ".pkl")
-    named = [p for p in pickles if any(entry_of(root, other) == p for other in names)]
-    if len(pickles) == len(names) and not named:
-        return pickles[list(names).index(name)], False
+    telling = [p for p in pickles if any(_is_named(p, other) for other in MODALITIES.values())]
+    if len(pickles) == len(names) and not telling:
+        return _Place(pickles[list(names).index(name)])
     if name == "skeleton_maps":
-        poses = entry_of(root, "poses")
+        poses = _entry(root, "poses")
         if poses is not None:
-            return poses, True
-    beside = [other for other in names if other != name]
+            return _Place(poses, drawn=True)
+    beside = ", ".join(other for other in names if other != name)
     raise FileNotFoundError(
-        f"expected {name} beside {', '.join(beside)} in {root}, got no file or folder named "
-        f"{' or '.join(_NAMES[name])}{_listing(root)}"
+        f"expected {name} beside {beside} in {root}, got no file or folder named "
+        f"{' or '.join(find_modality(name).file_names)}{_listing(root)}"
     )
 
 
@@ -152,13 +187,34 @@ def entry_of(root: Path, name: str) -> Path | None:
         name: Name of the modality.
 
     Returns:
-        ``None`` if there is none.
+        The first that fits; ``None`` if there is none.
     """
-    for entry in sorted(root.iterdir()):
-        stem = entry.name if entry.is_dir() else entry.stem
-        if stem.lower() in _NAMES[name]:
-            return entry
-    return None
+    return next(iter(_entries(root, name)), None)
+
+
+def _entries(root: Path, name: str) -> list[Path]:
+    modality = find_modality(name)
+    return [entry for entry in sorted(root.iterdir()) if _is_named(entry, modality)]
+
+
+def _entry(root: Path, name: str) -> Path | None:
+    entries = _entries(root, name)
+    if len(entries) > 1:
+        raise ValueError(
+            f"expected one file or folder of {name} in {root}, got "
+            f"{' and '.join(entry.name for entry in entries)}; say which, as "
+            f'{{"{name}": "{entries[0].name}"}}'
+        )
+    return entries[0] if entries else None
+
+
+def _is_named(entry: Path, modality: Modality) -> bool:
+    """Whether a file or folder is named by a modality; a number may stand in front."""
+    if not entry.is_dir() and entry.suffix.lower() not in _SUFFIXES:
+        return False
+    stem = entry.name if entry.is_dir() else entry.stem
+    names = {stem.lower(), re.sub(r"^\d+[ _.-]+", "", stem.lower())}
+    return not names.isdisjoint(modality.file_names)
 
 
 def _listing(root: Path) -> str:
@@ -166,87 +222,120 @@ def _listing(root: Path) -> str:
     return f" (there are {', '.join(entries[:6])}{', ...' if len(entries) > 6 else ''})"
 
 
-def _load_one(place: tuple[Path, bool], name: str) -> Tensor:
-    path, drawn = place
-    if drawn:
-        return PosesToMaps((64, 64)).draw(load_poses(path))
+def _load_one(place: _Place, name: str, joint_format: str | None) -> tuple[Tensor, tuple[int, ...]]:
+    """A sequence, and the numbers of frames that were left out of it."""
+    path = place.path
     if name == "silhouettes":
-        return load_silhouettes(path)
-    if name == "poses":
-        return load_poses(path)
-    if path.is_dir():
-        if name not in ("parsing", "rgb"):
-            raise ValueError(
-                f"expected {name} as an array (.npy, .npz or .pkl), got the folder {path}"
-            )
-        return _stacked(path, _labels if name == "parsing" else _colours, name)
-    return _shaped(load_array(path), name, path)
+        return load_silhouettes(path), ()
+    if name == "poses" or place.drawn:
+        poses, empty = read_poses(path, joint_format)
+        return (PosesToMaps((64, 64)).draw(poses) if place.drawn else poses), empty
+    if not path.is_dir():
+        return _shaped(load_array(path), find_modality(name), path), ()
+    visible = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    visible.sort(key=lambda entry: natural_order(entry.name))
+    images = [entry for entry in visible if entry.suffix.lower() in FRAME_SUFFIXES]
+    arrays = [entry for entry in visible if entry.suffix.lower() in ARRAY_SUFFIXES]
+    if images and name == "parsing":
+        return _stacked(images, name, _labels), ()
+    if images and name == "rgb":
+        return _stacked(images, name, _colours).permute(3, 0, 1, 2).float() / 255, ()
+    if len(arrays) == 1 and not images:
+        return _shaped(load_array(arrays[0]), find_modality(name), arrays[0]), ()
+    also = " or a folder of images" if name in ("parsing", "rgb") else ""
+    raise ValueError(
+        f"expected {name} as an array ({', '.join(ARRAY_SUFFIXES)}){also}, got the folder {path}"
+        f"{_listing(path)}"
+    )
 
 
-def _stacked(folder: Path, read: Callable[[Path], np.ndarray], name: str) -> Tensor:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)
-    if not files:
-        raise ValueError(f"expected images of {name} in {folder}, got none{_listing(folder)}")
+def _stacked(files: list[Path], name: str, read: Callable[[Path], np.ndarray]) -> Tensor:
     frames = [read(file) for file in files]
-    shapes = {frame.shape for frame in frames}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"expected {name} images of one size in {folder}, got "
-            f"{' and '.join(str(list(shape)) for shape in sorted(shapes)[:2])}"
-        )
-    stacked = torch.from_numpy(np.stack(frames))
-    return stacked.permute(3, 0, 1, 2).float() / 255 if name == "rgb" else stacked
+    for file, frame in zip(files, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            raise ValueError(
+                f"expected {name} images of one size, got {list(frames[0].shape)} in {files[0]} "
+                f"and {list(frame.shape)} in {file}"
+            )
+    return torch.from_numpy(np.stack(frames))
 
 
 def _labels(path: Path) -> np.ndarray:
     """Part labels of one image: grey values, or places in a palette."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        if image.mode not in ("L", "P", "I", "I;16", "1"):
-            raise ValueError(
-                f"expected part labels as a grey or palette image, got mode {image.mode} in {path}"
-            )
-        labels = np.asarray(image)
-    if labels.max(initial=0) > _LABELS:
+    image = _only_frame(path)
+    if image.mode not in _LABEL_MODES:
         raise ValueError(
-            f"expected part labels 0 to {_LABELS}, got {labels.max()} in {path}; is this a "
-            "silhouette or a colour picture of labels?"
+            f"expected part labels as a grey or palette image, got mode {image.mode} in {path}; "
+            "save the numbers of the parts, not their colours"
+        )
+    return _checked_labels(np.asarray(image), path)
+
+
+def _colours(path: Path) -> np.ndarray:
+    return np.asarray(_only_frame(path).convert("RGB"))
+
+
+def _only_frame(path: Path) -> Image.Image:
+    frames = [image.copy() for image in decode_image(path)]
+    if len(frames) != 1:
+        raise ValueError(f"expected one frame per image, got {len(frames)} in {path}")
+    return frames[0]
+
+
+def _checked_labels(labels: np.ndarray, path: Path) -> np.ndarray:
+    _, highest = MODALITIES["parsing"].value_range or (0, 0)
+    if labels.size and not 0 <= labels.min() <= labels.max() <= highest:
+        raise ValueError(
+            f"expected part labels 0 to {highest:g} in {path}, got {labels.min()} to "
+            f"{labels.max()}; is this a silhouette, or a coloured picture of labels?"
         )
     return labels.astype(np.uint8)
 
 
-def _colours(path: Path) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _shaped(array: np.ndarray, name: str, path: Path) -> Tensor:
-    """Axes as the modality says; OpenGait keeps frames before channels."""
-    modality = find_modality(name)
+def _shaped(array: np.ndarray, modality: Modality, path: Path) -> Tensor:
+    """Axes and types as the modality says; OpenGait keeps frames before channels."""
     letters = modality.axes.split()[1:]
     channels = modality.channels
-    if letters[:2] == ["C", "T"] and array.ndim == 4 and array.shape[0] != channels:
-        if array.shape[1] == channels:
-            array = array.swapaxes(0, 1)
-        elif array.shape[3] == channels:
-            array = np.moveaxis(array, 3, 0)
+    if letters[:2] == ["C", "T"]:
+        array = _channels_first(array, channels, path)
     fits = array.ndim == len(letters) and array.size > 0 and array.dtype.kind in "fiub"
     if fits and channels is not None:
         fits = array.shape[0 if letters[0] == "C" else -1] == channels
     if not fits:
         sizes = [str(channels) if axis in "CD" and channels else axis for axis in letters]
         raise ValueError(
-            f"expected {name} [{', '.join(sizes)}] in {path}, got {array.dtype} of shape "
+            f"expected {modality.name} [{', '.join(sizes)}] in {path}, got {array.dtype} of shape "
             f"{list(array.shape)}"
         )
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if name == "rgb" and tensor.dtype == torch.uint8:
-        return tensor.float() / 255
-    if tensor.dtype == torch.uint8 and modality.bytes_mean != "none":
-        if modality.bytes_mean == "labels" and int(tensor.max()) > _LABELS:
-            raise ValueError(f"expected part labels 0 to {_LABELS} in {path}, got {tensor.max()}")
-        return tensor
-    return tensor.float()
+    integers = array.dtype.kind in "iub"
+    if integers:
+        if modality.bytes_mean == "labels":
+            array = _checked_labels(array, path)
+        elif modality.bytes_mean == "grey levels" or modality.name == "rgb":
+            array = _checked_greys(array, modality.name, path)
+    if array.dtype != np.uint8 or modality.bytes_mean == "none":
+        array = array.astype(np.float32)  # also foreign byte orders
+    # torch warns of memory that it must not write to, as that of pickles is.
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    return tensor / 255 if modality.name == "rgb" and integers else tensor
+
+
+def _channels_first(array: np.ndarray, channels: int | None, path: Path) -> np.ndarray:
+    """``[C, T, H, W]`` of an array with channels in any other place."""
+    if array.ndim == 3 and channels == 1:
+        return array[None]
+    if array.ndim != 4 or channels is None:
+        return array
+    # As many frames as channels: pickles, OpenGait's, begin with frames, other arrays do not.
+    places = (1, 0, 3) if path.suffix.lower() == ".pkl" else (0, 1, 3)
+    place = next((axis for axis in places if array.shape[axis] == channels), 0)
+    return np.moveaxis(array, place, 0)
+
+
+def _checked_greys(array: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if array.min() < 0 or array.max() > 255:
+        raise ValueError(
+            f"expected {name} as grey levels 0 to 255 or as floats in {path}, got whole numbers "
+            f"from {array.min()} to {array.max()}"
+        )
+    return array.astype(np.uint8)

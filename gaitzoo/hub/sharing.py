@@ -252,11 +252,10 @@ def load_saved(
         ValueError: If the files are of another model, damaged, or do not fit exactly.
     """
     config = _read_config(_fetch(location, CONFIG, **fetch_args))
-    if model_args:
-        refuse_unknown(_entry(config, location), model_args)
-        config["model_args"] |= model_args
+    changes = dict(model_args or {})
+    refuse_unknown(_entry(config, location), changes)
     if wants_structure_alone():
-        return _build(config, num_classes, location).eval()
+        return _build(config, num_classes, location, changes).eval()
     refuse_meta(f"the weights in {location}")
     weights = _fetch(location, WEIGHTS, **fetch_args)
     key = _entry(config, location).classifier_key
@@ -267,8 +266,10 @@ def load_saved(
         num_classes = classes_in_file
     # First without numbers: a strange configuration could ask for more memory than there is.
     with structure_alone():
-        check_fits(_build(config, num_classes, location), state_dict, weights, new_classifier)
-    model = _build(config, num_classes, location)
+        check_fits(
+            _build(config, num_classes, location, changes), state_dict, weights, new_classifier
+        )
+    model = _build(config, num_classes, location, changes)
     load_into(model, state_dict, weights, new_classifier)
     return model.eval()
 
@@ -313,18 +314,22 @@ def _entry(config: dict[str, Any], where: str | Path) -> Architecture:
         ) from error
 
 
-def _build(config: dict[str, Any], num_classes: int | None, where: str | Path) -> GaitModel:
+def _build(
+    config: dict[str, Any], num_classes: int | None, where: str | Path, changes: dict[str, Any]
+) -> GaitModel:
     known_fields = PretrainedCfg.__dataclass_fields__
     cfg_fields = {k: v for k, v in config["pretrained_cfg"].items() if k in known_fields}
     entry = _entry(config, where)
     try:
         cfg = PretrainedCfg(**cfg_fields)
-        model_args = _without_other_weights(config["model_args"])
+        model_args = _without_other_weights(config["model_args"]) | changes
         if num_classes is not None:
             model_args["num_classes"] = num_classes
         model = construct(entry, model_args)
         # What the structure says itself cannot be said otherwise.
         own = model.pretrained_cfg
+        if changes:
+            cfg = replace(cfg, embedding=own.embedding)
         if cfg.embedding != own.embedding:
             raise ValueError(
                 f'expected embedding "{own.embedding}", as the arguments of the model say, got '

@@ -45,7 +45,7 @@ __all__ = ["checkpoint", "copies", "embedding", "export", "fuse", "onnx", "savin
 def copies(trial: Trial) -> None:
     """Copied and pickled models are the same model."""
     for other in (copy.deepcopy(trial.model), pickle.loads(pickle.dumps(trial.model))):
-        _same_model(trial, other, trial.model.model_args)
+        _same_model(trial, other, trial.model.config_args())
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def saving(trial: Trial) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         loaded = [type(model).from_pretrained(folder), create_model(f"local-dir:{folder}").eval()]
-    saved_args = dict(model.model_args)
+    saved_args = model.config_args()
     if has_place_for_classes(model):
         saved_args["num_classes"] = model.num_classes
     for other in loaded:
@@ -73,7 +73,7 @@ def checkpoint(trial: Trial) -> None:
             for tensor in other.state_dict().values():
                 tensor.zero_()
             load_checkpoint(other, Path(folder) / file)
-            _same_model(trial, other, model.model_args)
+            _same_model(trial, other, model.config_args())
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def _same_model(trial: Trial, other: GaitModel, model_args: Mapping[str, Any]) -
     batch = trial.equals()
     found, wanted = other(batch).embeddings, trial.model(batch).embeddings
     hold(torch.equal(found, wanted), "expected the same embeddings bit by bit, got others")
-    got = other.model_args
+    got = other.config_args()
     hold(got == dict(model_args), f"expected model_args {dict(model_args)}, got {got}")
     cfg = other.pretrained_cfg
     hold(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gaitzoo.data.arrays import ARRAY_SUFFIXES
 from gaitzoo.data.files import SequencePath, find_sequences
+from gaitzoo.data.natural import natural_order
 from gaitzoo.data.sequences import entry_of
 
 __all__ = ["check_paths", "find_sequences_at", "name_sequences"]
@@ -85,7 +86,7 @@ def _walk(folder: Path, modalities: Sequence[str], above: frozenset[Path]) -> It
     if resolved in above:
         return
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    entries.sort(key=lambda entry: _natural(entry.name))
+    entries.sort(key=lambda entry: natural_order(entry.name))
     files = [entry for entry in entries if entry.is_file()]
     if len(modalities) > 1:
         if _holds_some(folder, files, modalities):
@@ -115,12 +116,6 @@ def _is_frames(files: list[Path], modality: str) -> bool:
         frames = [file for file in files if file.suffix == ".json"]
         return len(frames) > 1 and all(_ONE_FRAME.fullmatch(file.stem) for file in frames)
     return any(file.suffix.lower() in _IMAGES for file in files)
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Numbers inside names by value."""
-    pieces = re.findall(r"\d+|\D+", text)
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
 
 
 def name_sequences(

@@ -274,7 +274,7 @@ def normalize_labels(frames: Tensor, size: int = 64) -> Tensor:
         >>> labels = torch.zeros(2, 40, 30, dtype=torch.uint8)
         >>> labels[0, 10:30, 10:16] = 2
         >>> normalize_labels(labels, 8).tolist()[0][0]
-        [0, 0, 0, 2, 2, 0, 0, 0]
+        [0, 0, 0, 2, 2, 2, 0, 0]
     """
     if frames.ndim != 3 or frames.numel() == 0:
         raise ValueError(f"expected label maps [T, H, W], got {shape_of(frames)}")

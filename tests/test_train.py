@@ -257,8 +257,10 @@ def test_batches_hold_people_with_several_walks(train, recipe):
 
 
 def test_frames_are_the_model_s_unless_told_otherwise(train):
-    for name, size in (("dygait", (32, 22)), ("dygait.gait3d", (128, 88)), ("hstl", (32, 22))):
+    sizes = {"dygait": (64, 44), "dygait.gait3d": (128, 88), "hstl.walkers": (32, 22)}
+    for name, size in sizes.items():
         assert train.frame_size(train.Recipe(output="", model=name)) == size
+    assert train.frame_size(train.Recipe(output="")) == (32, 22)
     assert train.frame_size(train.Recipe(output="", height=64)) == (64, 44)
 
 

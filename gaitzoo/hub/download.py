@@ -157,7 +157,7 @@ def _keep_converted(kept: Path, cfg: PretrainedCfg, state_dict: StateDict) -> No
             f"cannot keep the converted weights of {cfg.name} in {kept.parent} ({error}); they "
             "are used now and converted again next time. Make room or make it writable, or "
             "choose another folder with cache_dir=...",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

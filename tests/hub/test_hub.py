@@ -212,7 +212,11 @@ def test_a_damaged_download_is_named_where_there_is_no_hub(world):
         ({"num_classes": -1}, ValueError, "num_classes >= 0"),
         ({"num_classes": "7"}, ValueError, "num_classes as a whole number, .* got '7'"),
         ({"num_classes": True}, ValueError, "num_classes as a whole number, .* got True"),
-        ({"in_channels": 3}, ValueError, "wired.test were trained with, got in_channels=3"),
+        (
+            {"shortcut": "authors"},
+            ValueError,
+            "wired.test were trained with, got shortcut='authors'",
+        ),
         ({"channels": (4, 4, 4)}, ValueError, "expected channels="),
     ],
 )

@@ -2,6 +2,8 @@
 
 from gaitzoo import losses, metrics, synthetic, testing
 from gaitzoo.data.batches import pad_sequences
+from gaitzoo.data.check import SilhouetteReport, check_silhouettes
+from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.modalities import MODALITIES, Modality
 from gaitzoo.data.samplers import RandomTrackletSampler
@@ -18,14 +20,12 @@ from gaitzoo.inference.identify import Identification, Match, identify
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
+from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
 from gaitzoo.layers.pooling import (
     GeMHPP,
     HorizontalPyramidPooling,
     LocalTemporalAggregation,
-    PartBNNeck,
-    PartLinear,
-    SharedBNNeck,
     TemporalMax,
 )
 from gaitzoo.layers.regions import ASTP, FTA, ARME_Conv, FTABlock
@@ -130,7 +130,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "SequencePath",
     "SetPool",
     "SharedBNNeck",
+    "SilhouetteReport",
     "SilhouetteTransform",
+    "SilhouetteWarning",
     "SpatialTokenizer",
     "SwinGait",
     "TemporalMax",
@@ -139,6 +141,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TimmFrames",
     "TrackletGait",
     "WindowTransformerBlock",
+    "check_silhouettes",
     "create_model",
     "create_transform",
     "embed",

@@ -1,4 +1,4 @@
-"""The command line: ``gaitzoo models``, ``embed``, ``identify``, ``export`` and ``demo``."""
+"""The command line: ``models``, ``check``, ``embed``, ``identify``, ``export``, ``demo``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import torch
 
+from gaitzoo.cli.check import add_check
 from gaitzoo.cli.demo import add_demo
 from gaitzoo.cli.embed import add_embed
 from gaitzoo.cli.export import add_export
@@ -35,7 +36,7 @@ _BAD_INPUT = (
     PretrainedNotAvailable,
 )
 
-_COMMANDS = (add_models, add_embed, add_identify, add_export, add_demo)
+_COMMANDS = (add_models, add_check, add_embed, add_identify, add_export, add_demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

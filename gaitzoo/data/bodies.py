@@ -14,11 +14,13 @@ import numpy as np
 __all__ = ["LIMB", "OTHER", "PERSON", "SPECK", "Pieces", "erase", "find_pieces", "judge"]
 
 PERSON, LIMB, SPECK, OTHER = range(4)
-"""Kinds of pieces: the largest of a frame, what belongs to it, too small to matter, all else."""
+"""Kinds of pieces: the largest of a frame, what belongs to it, small things, other bodies."""
 
 _LARGEST_SPECK = 0.005  # of the person's pixels; a hand has more
 _LARGEST_LIMB = 0.25
+_LARGEST_THING = 0.05  # apart from the person
 _NEAR = 0.1  # of the person's height
+_NEAR_BELOW = 0.25  # a foot below a hidden shin
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +125,15 @@ def judge(pieces: Pieces) -> np.ndarray:
     # Negative gaps are overlaps.
     gap_rows = np.maximum(top, main_top) - np.minimum(bottom, main_bottom)
     gap_columns = np.maximum(left, main_left) - np.minimum(right, main_right)
-    near = np.maximum(gap_rows, gap_columns) <= _NEAR * (main_bottom - main_top)
+    reach = np.where(top >= main_bottom, _NEAR_BELOW, _NEAR)
+    height = main_bottom - main_top
+    near = (gap_rows <= reach * height) & (gap_columns <= _NEAR * height)
     # Halves of a body stand above each other.
     narrower = np.minimum(right - left, main_right - main_left)
     shorter = np.minimum(bottom - top, main_bottom - main_top)
     stacked = (-gap_columns >= 0.5 * narrower) & (-gap_rows <= 0.2 * shorter)
     kinds = np.where(near & ((share < _LARGEST_LIMB) | stacked), LIMB, OTHER)
-    kinds[share < _LARGEST_SPECK] = SPECK
+    kinds[(share < _LARGEST_SPECK) | (~near & (share < _LARGEST_THING))] = SPECK
     kinds[main] = PERSON
     return kinds
 

@@ -135,11 +135,11 @@ class _Seen:
             text = "Frames without a person were left out."
             found.append(Finding("empty frames", "note", text, tuple(self.empty)))
         if self.specks:
-            text = "Specks, smaller than any limb, were removed."
+            text = "Specks and small things beside the person were removed."
             found.append(Finding("specks", "note", text, tuple(self.specks)))
         if self.others:
             text = (
-                f"Expected one person, got other bodies or objects in {len(self.others)} of "
+                f"Expected one person, got several bodies in {len(self.others)} of "
                 f"{self.total} frames; the largest of each frame was kept. Give each person a "
                 f'mask of its own; normalize_silhouettes(frames, component="all") keeps all.'
             )

@@ -3,57 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+import warnings
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_weights
+from torch.nn.utils.fusion import fuse_linear_bn_weights
 
-from gaitzoo.layers.conv import Conv2d, guard_convolutions
-from gaitzoo.layers.dynamic import DyGaitBlock, DyGaitStem
-from gaitzoo.layers.fold import fold_batch_norms
-from gaitzoo.layers.fused import (
-    FrameMaxPool,
-    FusedAggregation,
-    WideTemporalMax,
-    channels_last,
-)
-from gaitzoo.layers.fused_dynamic import FusedDyGaitBlock, FusedStem
-from gaitzoo.layers.fused_regions import FusedASTP, FusedFTABlock, FusedRegions
-from gaitzoo.layers.fused_residual import (
-    FusedResidualBlock2d,
-    FusedResidualBlock3d,
-    FusedResidualBlockP3d,
-)
-from gaitzoo.layers.pooling import (
-    GeMHPP,
-    LocalTemporalAggregation,
-    PartBNNeck,
-    PartLinear,
-    SharedBNNeck,
-    TemporalMax,
-)
-from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock
-from gaitzoo.layers.residual import (
-    FrameWise,
-    ResidualBlock2d,
-    ResidualBlock3d,
-    ResidualBlockP3d,
-)
+from gaitzoo.layers.conv import guard_convolutions
+from gaitzoo.layers.fold import fold_batch_norms, fold_sequential
+from gaitzoo.layers.fused import FrameMaxPool, channels_last
+from gaitzoo.layers.heads import PartLinear, SharedBNNeck
 from gaitzoo.layers.winograd import save_multiplications
 from gaitzoo.models.base import GaitModel
-from gaitzoo.models.gaitllm.model import GaitLLM
 
-__all__ = ["fuse_for_inference"]
+__all__ = ["fast_dtype", "fuse_for_inference"]
 
 Model = TypeVar("Model", bound=GaitModel)
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from using a processor's bfloat16 units.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"}
+_WITHOUT_BFLOAT16 |= {"AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def fuse_for_inference(
-    model: Model, dtype: torch.dtype | None = None, compile: bool = False
+    model: Model, dtype: torch.dtype | str | None = None, compile: bool = False
 ) -> Model:
     """Makes a faster copy of a model that gives the same embeddings.
 
@@ -63,6 +40,10 @@ def fuse_for_inference(
     3 x 3 convolutions in float32 are computed with half of the multiplications. In float32 the
     embeddings differ from the plain model's by less than 1e-5 of the largest.
 
+    A block may bring a form of its own: a method ``fused(dtype)`` that gives the module to stand in
+    its place. In all others, convolutions with the batch norm behind them are found. What comes
+    after the maps says ``keeps_float32 = True``.
+
     The copy is in eval mode and works wherever the model does (:func:`gaitzoo.embed`, calls with
     ``lengths``, ``torch.export``). It can neither be trained nor saved: ``train()``,
     ``save_pretrained`` and ``push_to_hub`` refuse, and its ``state_dict`` fits no plain model.
@@ -70,18 +51,25 @@ def fuse_for_inference(
     derived does not follow changes in place.
 
     Args:
-        model: A model of this library; it is not changed.
+        model: A model of this library or a subclass of :class:`gaitzoo.GaitModel`; it is not
+            changed.
         dtype: Type of the weights and maps up to the maximum over time, for example
             ``torch.bfloat16``; pooling and head stay in float32, and so do the outputs.
-            ``None`` = the model's own.
+            ``"auto"`` = what :func:`fast_dtype` says of the model's device; a float64 model stays
+            as it is. ``None`` = the model's own.
         compile: Compile the copy with ``torch.compile`` for any number of sequences and frames;
             the first calls are then slow.
 
     Returns:
-        The fused copy, on the model's device.
+        The fused copy, on the model's device. ``unfused_norms`` names the batch norms that are
+        left in it: those of necks, and those that are not known to stand right behind a
+        convolution.
 
     Raises:
         TypeError: If ``model`` is no model of this library, or ``dtype`` no floating-point type.
+
+    Warns:
+        UserWarning: If batch norms of maps are left, each of which is a pass over memory.
 
     Example:
         >>> import gaitzoo
@@ -96,48 +84,97 @@ def fuse_for_inference(
         raise TypeError(
             f"expected a gaitzoo model, got {type(model).__name__}; see gaitzoo.create_model"
         )
-    if dtype is not None and dtype not in _DTYPES:
+    if dtype is not None and dtype != "auto" and dtype not in _DTYPES:
         raise TypeError(
-            f"expected dtype as a floating-point torch.dtype, e.g. torch.bfloat16, got {dtype!r}"
+            "expected dtype as a floating-point torch.dtype, e.g. torch.bfloat16, or 'auto', got "
+            f"{dtype!r}"
         )
     fused = copy.deepcopy(model).eval()
+    maps = fused.get_submodule(fused.maps_in)
+    own = next((p.dtype for p in maps.parameters() if p.is_floating_point()), torch.float32)
+    wanted = own if dtype is None else dtype
+    if isinstance(wanted, str):
+        device = next((p.device for p in maps.parameters()), torch.device("cpu"))
+        wanted = own if own == torch.float64 else fast_dtype(device)
     guard_convolutions(fused)
     with torch.no_grad():
-        _fuse_children(fused)
+        _fuse_children(fused, wanted)
         _fold_neck(fused)
     fused.eval()  # also what has just been made
-    # GaitLLM's maps end where its encoder does; behind it come tokens and a language model.
-    maps = fused.encoder if isinstance(fused, GaitLLM) else fused
-    assert isinstance(maps, nn.Module)
-    _set_dtypes(maps, dtype or next(maps.parameters()).dtype)
+    _set_dtypes(maps, wanted)
     save_multiplications(maps)
     fused.requires_grad_(False)
     fused.fused = True
+    fused.unfused_norms = _batch_norms(fused)
     if compile:
         fused.compile(dynamic=True)
     return fused
 
 
-def _fused_sequential(layers: nn.Sequential) -> nn.Module:
-    """Convolution, batch norm and ReLU in a row as two layers."""
-    kinds = [type(layer) for layer in layers]
-    if kinds not in ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [Conv2d, nn.BatchNorm2d, nn.ReLU]):
-        _fuse_children(layers)
-        return layers
-    conv, bn, _ = layers
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(bn, nn.BatchNorm2d)
-    if bn.running_mean is None:
-        return layers
-    return nn.Sequential(fuse_conv_bn_eval(conv, bn), nn.ReLU(inplace=True))
+def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """The type in which a device computes a fused model fastest.
+
+    Args:
+        device: For example ``"cpu"`` or ``"cuda:0"``.
+
+    Returns:
+        ``torch.bfloat16`` on processors with AVX512_BF16 or AMX (as far as ``ONEDNN_MAX_CPU_ISA``
+        lets them be used) and on GPUs with bfloat16 units; ``torch.float32`` elsewhere.
+
+    Example:
+        >>> fast_dtype("meta")
+        torch.float32
+    """
+    kind = torch.device(device).type
+    fast = False
+    if kind == "cpu":
+        fast = _processor_has_bfloat16()
+    elif kind == "cuda" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast else torch.float32
 
 
-def _fused_list(blocks: nn.ModuleList) -> nn.Module:
-    """A level's region-wise convolutions, whose regions are equal, as one block."""
-    if len(blocks) and all(isinstance(block, ARME_Conv) for block in blocks):
-        return nn.ModuleList([FusedRegions(blocks)])  # pyright: ignore[reportArgumentType]
-    _fuse_children(blocks)
-    return blocks
+def _processor_has_bfloat16() -> bool:
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    if not usable or limit.upper() in _WITHOUT_BFLOAT16:
+        return False
+    # Torch has no public function for this, and not every version has both of these.
+    asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in _UNITS]
+    if None not in asked:
+        return any(ask() for ask in asked if ask is not None)
+    listed = Path("/proc/cpuinfo")
+    flags = set(listed.read_text().split()) if listed.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+_UNITS = ("avx512_bf16", "amx_tile")
+
+
+def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
+    """Asks every module inside for its fused form; folds what has none of its own."""
+    for name, child in module.named_children():
+        form = _fused_form(child, dtype)
+        if form is not child:
+            setattr(module, name, form)
+            continue
+        _fuse_children(child, dtype)
+        if isinstance(child, nn.Sequential):
+            fold_sequential(child)
+        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in child.children()):
+            fold_batch_norms(child)
+
+
+def _fused_form(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    if callable(form := getattr(module, "fused", None)):
+        return form(dtype)
+    if type(module) is nn.MaxPool3d:
+        return _fused_max_pool(module)
+    blocks = list(module) if isinstance(module, nn.ModuleList) else []
+    if blocks and len({type(block) for block in blocks}) == 1:
+        if callable(row := getattr(blocks[0], "fused_row", None)):
+            return nn.ModuleList([row(blocks, dtype)])
+    return module
 
 
 def _fused_max_pool(pool: nn.MaxPool3d) -> nn.Module:
@@ -147,37 +184,23 @@ def _fused_max_pool(pool: nn.MaxPool3d) -> nn.Module:
     return FrameMaxPool(2) if halves and pool.extra_repr() == plain.extra_repr() else pool
 
 
-def _fused_frame_wise(frame_wise: FrameWise) -> nn.Module:
-    fold_batch_norms(frame_wise.block)
-    return frame_wise
-
-
-# What takes the place of which module. Others stay, and are searched inside.
-_FUSED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
-    ASTP: FusedASTP,
-    DyGaitBlock: FusedDyGaitBlock,
-    DyGaitStem: lambda stem: FusedStem(stem.conv),
-    FTABlock: FusedFTABlock,
-    FrameWise: _fused_frame_wise,
-    LocalTemporalAggregation: FusedAggregation,
-    ResidualBlock2d: FusedResidualBlock2d,
-    ResidualBlock3d: FusedResidualBlock3d,
-    ResidualBlockP3d: FusedResidualBlockP3d,
-    TemporalMax: lambda _: WideTemporalMax(),
-    nn.MaxPool3d: _fused_max_pool,
-    nn.ModuleList: _fused_list,
-    nn.Sequential: _fused_sequential,
-}
-# What comes after the maximum over time.
-_HEAD = (ASTP, GeMHPP, PartBNNeck, PartLinear, SharedBNNeck)
-
-
-def _fuse_children(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if fused := _FUSED.get(type(child)):
-            setattr(module, name, fused(child))
-        else:
-            _fuse_children(child)
+def _batch_norms(model: GaitModel) -> tuple[str, ...]:
+    """Names of the batch norms that are left; warns of those of maps."""
+    left = {
+        name: type(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
+    of_maps = [name for name, kind in left.items() if not issubclass(kind, nn.BatchNorm1d)]
+    if of_maps:
+        warnings.warn(
+            f"{len(of_maps)} batch norms of {type(model).__name__} could not be folded and stay as "
+            f"they are ({', '.join(of_maps[:3])}{', ...' if len(of_maps) > 3 else ''}): the copy "
+            "is right but slower; put them right behind a convolution in an nn.Sequential, or give "
+            "their block a method fused(dtype)",
+            stacklevel=3,
+        )
+    return tuple(left)
 
 
 def _fold_neck(model: GaitModel) -> None:
@@ -218,9 +241,12 @@ class _Shift(nn.Module):
 
 
 def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
-    """Puts maps into ``dtype`` and the head into float32 or wider, and channels last."""
-    if isinstance(module, _HEAD):
-        module.to(torch.promote_types(dtype, torch.float32))
+    """Puts maps into ``dtype`` and what keeps float32 into float32 or wider, and channels last."""
+    if getattr(module, "keeps_float32", False):
+        wide = torch.promote_types(dtype, torch.float32)
+        module.to(wide)
+        if wide != dtype:
+            module.register_forward_pre_hook(_widen)
         return
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if tensor.is_floating_point():
@@ -229,3 +255,11 @@ def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
             tensor.data = channels_last(tensor.data)
     for child in module.children():
         _set_dtypes(child, dtype)
+
+
+def _widen(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    """What a module in float32 is given, if it is narrower, in float32."""
+    return tuple(
+        x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+        for x in inputs
+    )

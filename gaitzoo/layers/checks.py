@@ -8,7 +8,7 @@ being traced.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ __all__ = [
     "check_batch",
     "check_features",
     "check_lengths",
+    "check_num_classes",
     "check_parts_divide",
+    "check_size",
+    "check_sizes",
     "check_values",
-    "check_width",
     "plain_values",
     "shape_of",
     "white_of",
@@ -258,19 +260,54 @@ def check_parts_divide(x: Tensor, part_bins: tuple[int, ...]) -> None:
         )
 
 
-def check_width(channels: int) -> int:
-    """Raises unless ``channels`` (or another size) is a positive whole number; returns it.
+def check_size(**sizes: Any) -> None:
+    """Raises unless every size is a positive whole number.
 
     Args:
-        channels: Width of a map.
+        **sizes: By the names of the arguments.
+
+    Raises:
+        ValueError: If one is anything else.
+
+    Example:
+        >>> check_size(in_channels=32, kernel_size=3)
+    """
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ValueError(f"expected {name} as a positive whole number, got {size!r}")
+
+
+def check_sizes(name: str, sizes: Any) -> tuple[int, ...]:
+    """Raises unless ``sizes`` are positive whole numbers, one or more; returns them as a tuple.
+
+    Args:
+        name: Of the argument.
+        sizes: Sequence of them.
 
     Raises:
         ValueError: If it is anything else.
 
     Example:
-        >>> check_width(32)
-        32
+        >>> check_sizes("part_bins", [16, 8])
+        (16, 8)
     """
-    if type(channels) is not int or channels < 1:
-        raise ValueError(f"expected a positive whole number, got {channels!r}")
-    return channels
+    given = tuple(sizes) if isinstance(sizes, Sequence) else ()
+    if not given or any(type(size) is not int or size < 1 for size in given):
+        raise ValueError(f"expected {name} as a tuple of positive whole numbers, got {sizes!r}")
+    return given
+
+
+def check_num_classes(num_classes: Any) -> None:
+    """Raises unless ``num_classes`` is a whole number of 0 or more.
+
+    Args:
+        num_classes: Classes of a head, 0 = no classifier.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if type(num_classes) is not int or num_classes < 0:
+        raise ValueError(
+            "expected num_classes as a whole number, num_classes >= 0 (0 = no classifier), got "
+            f"{num_classes!r}"
+        )

@@ -15,20 +15,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from gaitzoo.layers.checks import shape_of
 from gaitzoo.layers.conv import Conv2d, Conv3d, needs_float32
-from gaitzoo.layers.pooling import LocalTemporalAggregation
-from gaitzoo.layers.sequence import mask_fill_, masked_max
+from gaitzoo.layers.sequence import mask_fill_, masked_max, to_frames, to_sequences
 from gaitzoo.layers.winograd import WinogradConv3d
 
 __all__ = [
     "FrameMaxPool",
     "FusedAggregation",
     "WideTemporalMax",
-    "as_frames",
-    "as_sequences",
     "channels_last",
     "conv_like",
     "convolve",
     "fold",
+    "fold_inside",
 ]
 
 
@@ -94,6 +92,24 @@ def fold(conv: nn.Conv2d | nn.Conv3d, bn: nn.Module) -> tuple[nn.Parameter, nn.P
     )
 
 
+def fold_inside(module: nn.Module, *pairs: tuple[str, str]) -> None:
+    """Folds batch norms into the convolutions before them, in place.
+
+    Args:
+        module: The parent of both.
+        pairs: Names of a convolution and of the batch norm that alone reads what it gives. Batch
+            norms that are not there, or have no statistics, are left out.
+    """
+    for conv_name, bn_name in pairs:
+        bn = getattr(module, bn_name)
+        if not isinstance(bn, nn.modules.batchnorm._BatchNorm) or bn.running_mean is None:
+            continue
+        conv = module.get_submodule(conv_name)
+        assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
+        conv.weight, conv.bias = fold(conv, bn)
+        setattr(module, bn_name, nn.Identity())
+
+
 def conv_like(
     conv: nn.Conv2d | nn.Conv3d, weight: Tensor, bias: Tensor | None = None
 ) -> nn.Conv2d | nn.Conv3d:
@@ -121,22 +137,16 @@ def conv_like(
     return made
 
 
-def as_frames(x: Tensor) -> Tensor:
-    """``[N, C, T, H, W]`` to ``[N * T, C, H, W]``; no copy where channels stand last."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def as_sequences(frames: Tensor, num_sequences: int) -> Tensor:
-    """``[N * T, C, H, W]`` to ``[N, C, T, H, W]``."""
-    return frames.unflatten(0, (num_sequences, -1)).transpose(1, 2)
-
-
 class FusedAggregation(nn.Module):
-    """:class:`LocalTemporalAggregation` that overwrites its own intermediate maps."""
+    """A strided convolution over time that overwrites its own intermediate maps.
 
-    def __init__(self, plain: LocalTemporalAggregation) -> None:
+    Args:
+        conv: That of :class:`gaitzoo.LocalTemporalAggregation`.
+    """
+
+    def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
-        self.conv = plain.conv
+        self.conv = conv
 
     def out_lengths(self, lengths: Tensor) -> Tensor:
         """Valid frames after the block, ``[N]``."""
@@ -161,7 +171,7 @@ class FrameMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the smaller frames."""
-        return as_sequences(F.max_pool2d(as_frames(x), self.size), x.shape[0])
+        return to_sequences(F.max_pool2d(to_frames(x), self.size), x.shape[0])
 
 
 class WideTemporalMax(nn.Module):

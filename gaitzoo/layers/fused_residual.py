@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.fused import as_frames, as_sequences, conv_like, convolve, fold
-from gaitzoo.layers.residual import ResidualBlock2d, ResidualBlock3d, ResidualBlockP3d
-from gaitzoo.layers.sequence import mask_fill_
+from gaitzoo.layers.fused import conv_like, convolve, fold
+from gaitzoo.layers.sequence import mask_fill_, to_frames, to_sequences
 
 __all__ = ["FusedResidualBlock2d", "FusedResidualBlock3d", "FusedResidualBlockP3d"]
 
 
 class FusedResidualBlock2d(nn.Module):
-    """:class:`ResidualBlock2d` without batch norm; shapes as there.
+    """:class:`gaitzoo.ResidualBlock2d` without batch norm; shapes as there.
 
     Args:
         block: The plain block.
     """
 
-    def __init__(self, block: ResidualBlock2d) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
         self.conv2 = conv_like(block.conv2, *fold(block.conv2, block.bn2))
@@ -34,13 +35,13 @@ class FusedResidualBlock2d(nn.Module):
 
 
 class FusedResidualBlock3d(nn.Module):
-    """:class:`ResidualBlock3d` without batch norm; shapes as there.
+    """:class:`gaitzoo.ResidualBlock3d` without batch norm; shapes as there.
 
     Args:
         block: The plain block.
     """
 
-    def __init__(self, block: ResidualBlock3d) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
         self.conv2 = conv_like(block.conv2, *fold(block.conv2, block.bn2))
@@ -58,7 +59,7 @@ class FusedResidualBlock3d(nn.Module):
 
 
 class FusedResidualBlockP3d(nn.Module):
-    """:class:`ResidualBlockP3d` without batch norm and middle shortcut; shapes as there.
+    """:class:`gaitzoo.ResidualBlockP3d` without batch norm and middle shortcut; shapes as there.
 
     The middle shortcut is the identity: one more on the diagonal of the middle time slice of the
     convolution over time.
@@ -67,7 +68,7 @@ class FusedResidualBlockP3d(nn.Module):
         block: The plain block.
     """
 
-    def __init__(self, block: ResidualBlockP3d) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
         weight, bias = fold(block.temporal_conv, block.temporal_bn)
@@ -81,12 +82,12 @@ class FusedResidualBlockP3d(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the shortcut."""
         assert isinstance(self.temporal_conv, nn.Conv3d)
-        frames = as_frames(x)
-        y = as_sequences(F.relu_(self.conv1(frames)), x.shape[0])
+        frames = to_frames(x)
+        y = to_sequences(F.relu_(self.conv1(frames)), x.shape[0])
         y = F.relu_(convolve(self.temporal_conv, mask_fill_(y, lengths)))
-        y = self.conv2(as_frames(y))
+        y = self.conv2(to_frames(y))
         y += frames if self.shortcut is None else self.shortcut(frames)
-        return as_sequences(F.relu_(y), x.shape[0])
+        return to_sequences(F.relu_(y), x.shape[0])
 
 
 def _folded_shortcut(shortcut: nn.Sequential | None) -> nn.Conv2d | nn.Conv3d | None:
@@ -100,4 +101,4 @@ def _folded_shortcut(shortcut: nn.Sequential | None) -> nn.Conv2d | nn.Conv3d | 
 
 
 def _on_frames(conv: nn.Module, x: Tensor) -> Tensor:
-    return as_sequences(conv(as_frames(x)), x.shape[0])
+    return to_sequences(conv(to_frames(x)), x.shape[0])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gaitzoo.layers.checks import check_width
-from gaitzoo.layers.regions import check_heights
+from gaitzoo.layers.checks import check_sizes
 
 __all__ = ["CASIAB", "CASIAB_17", "GAIT3D", "OUMVLP", "WALKERS", "HSTLLevel", "check_levels"]
 
@@ -98,9 +97,7 @@ def _check_level(level: object) -> HSTLLevel:
             "alone needs a comma behind it: (HSTLLevel(...),)"
         )
     heights, channels, *choices = level
-    if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
-        raise ValueError(f"expected channels as a tuple of widths, got {channels!r}")
     if not all(isinstance(choice, bool) for choice in choices):
         raise ValueError(f"expected project, halve and shorten as True or False, got {choices}")
-    widths = tuple(check_width(width) for width in channels)
-    return HSTLLevel(check_heights(heights), widths, *choices)
+    widths = check_sizes("channels of a level", channels)
+    return HSTLLevel(check_sizes("heights of a level", heights), widths, *choices)

@@ -7,18 +7,19 @@ is contained here. Each block works alone in other networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import check_features, check_width, shape_of
+from gaitzoo.layers.checks import check_features, check_size, check_sizes, shape_of
 from gaitzoo.layers.conv import Conv2d, Conv3d
+from gaitzoo.layers.fused_regions import FusedASTP, FusedFTABlock, FusedRegions
 from gaitzoo.layers.pooling import GeMHPP
 from gaitzoo.layers.sequence import mask_fill, masked_max
 
-__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock", "check_heights"]
+__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock"]
 
 # Frames of the two pooling windows, and how far they move.
 _SHORT_WINDOW, _LONG_WINDOW, _STRIDE = 3, 5, 3
@@ -54,8 +55,9 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
 
     def __init__(self, in_channels: int, out_channels: int, heights: Sequence[int]) -> None:
         super().__init__()
-        self.in_channels = check_width(in_channels)
-        self.heights = check_heights(heights)
+        check_size(in_channels=in_channels)
+        self.in_channels = in_channels
+        self.heights = check_sizes("heights", heights)
         self.convs = nn.ModuleList(
             Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
             for _ in self.heights
@@ -64,6 +66,20 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
     def extra_repr(self) -> str:
         """Text inside the printed module."""
         return f"heights={self.heights}"
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedRegions([self])
+
+    @staticmethod
+    def fused_row(blocks: Iterable[nn.Module], dtype: torch.dtype) -> nn.Module:
+        """One block for several of this kind that follow each other and have equal regions.
+
+        Args:
+            blocks: The plain blocks.
+            dtype: Type of the maps.
+        """
+        return FusedRegions(blocks)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the regions, convolved and put together again."""
@@ -116,14 +132,19 @@ class ASTP(nn.Module):
                 "expected equal in_channels and out_channels without a projection, got "
                 f"{in_channels} and {out_channels}; pass project=True"
             )
-        self.in_channels = check_width(in_channels)
-        self.heights = check_heights(heights)
+        check_size(in_channels=in_channels)
+        self.in_channels = in_channels
+        self.heights = check_sizes("heights", heights)
         self.project = Conv2d(in_channels, out_channels, 1, bias=False) if project else None
         self.pools = nn.ModuleList(GeMHPP((1,)) for _ in self.heights)
 
     def extra_repr(self) -> str:
         """Text inside the printed module."""
         return f"heights={self.heights}"
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedASTP(self)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the parts."""
@@ -169,7 +190,7 @@ class FTA(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        check_width(channels)
+        check_size(channels=channels)
         self.short_score = nn.Conv1d(channels, channels, 1)
         self.long_score = nn.Conv1d(channels, channels, 1)
 
@@ -223,8 +244,9 @@ class FTABlock(nn.Module):
 
     def __init__(self, channels: int, heights: Sequence[int]) -> None:
         super().__init__()
-        self.channels = check_width(channels)
-        self.heights = check_heights(heights)
+        check_size(channels=channels)
+        self.channels = channels
+        self.heights = check_sizes("heights", heights)
         self.regions = nn.ModuleList(FTA(channels) for _ in self.heights)
 
     def extra_repr(self) -> str:
@@ -234,6 +256,10 @@ class FTABlock(nn.Module):
     def out_lengths(self, lengths: Tensor) -> Tensor:
         """Valid frames after the block, ``[N]``."""
         return lengths // _STRIDE
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedFTABlock(self)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the shortened sequence."""
@@ -247,27 +273,6 @@ class FTABlock(nn.Module):
             assert isinstance(region, FTA)
             mixed.append(region.mix(*pair))
         return _join(mixed)
-
-
-def check_heights(heights: Sequence[int]) -> tuple[int, ...]:
-    """Raises unless ``heights`` are whole positive numbers; returns them as a tuple.
-
-    Args:
-        heights: Rows of each region.
-
-    Raises:
-        ValueError: If there is none, or one is no positive whole number.
-
-    Example:
-        >>> check_heights([40, 24])
-        (40, 24)
-    """
-    given = tuple(heights) if isinstance(heights, Sequence) else ()
-    if not given or any(type(rows) is not int or rows < 1 for rows in given):
-        raise ValueError(
-            f"expected heights as positive whole numbers of rows, e.g. (40, 24), got {heights!r}"
-        )
-    return given
 
 
 def _check_rows(x: Tensor, heights: tuple[int, ...]) -> None:

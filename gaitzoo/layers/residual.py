@@ -13,12 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import check_features, shape_of
+from gaitzoo.layers.checks import check_features, check_size, shape_of
 from gaitzoo.layers.conv import Conv2d, Conv3d
-from gaitzoo.layers.sequence import mask_fill
+from gaitzoo.layers.fold import fold_batch_norms
+from gaitzoo.layers.fused_residual import (
+    FusedResidualBlock2d,
+    FusedResidualBlock3d,
+    FusedResidualBlockP3d,
+)
+from gaitzoo.layers.sequence import mask_fill, to_frames, to_sequences
 
 __all__ = [
     "FrameWise",
@@ -54,10 +61,15 @@ class FrameWise(nn.Module):
         super().__init__()
         self.block = block
 
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """Itself, with the batch norms of its block folded: for inference alone."""
+        fold_batch_norms(self.block)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the frames after the block."""
         check_features(x, None)
-        return _as_sequences(self.block(_as_frames(x)), x.shape[0])
+        return to_sequences(self.block(to_frames(x)), x.shape[0])
 
 
 class ResidualBlock2d(nn.Module):
@@ -85,7 +97,7 @@ class ResidualBlock2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        _check_sizes(in_channels, out_channels, stride)
+        check_size(in_channels=in_channels, out_channels=out_channels, stride=stride)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
@@ -96,6 +108,10 @@ class ResidualBlock2d(nn.Module):
                 Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 nn.BatchNorm2d(out_channels),
             )
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedResidualBlock2d(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the features plus the shortcut."""
@@ -133,13 +149,17 @@ class ResidualBlock3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        _check_sizes(in_channels, out_channels, stride)
+        check_size(in_channels=in_channels, out_channels=out_channels, stride=stride)
         steps = (1, stride, stride)
         self.conv1 = Conv3d(in_channels, out_channels, 3, steps, padding=1, bias=False)
         self.bn1 = nn.BatchNorm3d(out_channels)
         self.conv2 = Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm3d(out_channels)
         self.shortcut = _shortcut3d(in_channels, out_channels, stride)
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedResidualBlock3d(self)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the shortcut."""
@@ -178,7 +198,7 @@ class ResidualBlockP3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        _check_sizes(in_channels, out_channels, stride)
+        check_size(in_channels=in_channels, out_channels=out_channels, stride=stride)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.temporal_conv = Conv3d(
@@ -189,13 +209,17 @@ class ResidualBlockP3d(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = _shortcut3d(in_channels, out_channels, stride)
 
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedResidualBlockP3d(self)
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the shortcut."""
         check_features(x, self.conv1.in_channels, lengths)
-        y = F.relu(self.bn1(self.conv1(_as_frames(x))))
-        y = mask_fill(_as_sequences(y, x.shape[0]), lengths)
+        y = F.relu(self.bn1(self.conv1(to_frames(x))))
+        y = mask_fill(to_sequences(y, x.shape[0]), lengths)
         y = F.relu(y + self.temporal_bn(self.temporal_conv(y)))
-        y = _as_sequences(self.bn2(self.conv2(_as_frames(y))), x.shape[0])
+        y = to_sequences(self.bn2(self.conv2(to_frames(y))), x.shape[0])
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
@@ -259,8 +283,7 @@ class ResidualBackbone(nn.Module):
                     f"expected {name} as up to four positive whole numbers, as many of layers as "
                     f"of channels, got {numbers!r}"
                 )
-        if type(in_channels) is not int or in_channels < 1:
-            raise ValueError(f"expected in_channels >= 1, got {in_channels!r}")
+        check_size(in_channels=in_channels)
         self.mode, self.in_channels = mode, in_channels
         self.stem = nn.Sequential(
             Conv2d(in_channels, channels[0], 3, padding=1, bias=False),
@@ -300,25 +323,16 @@ class ResidualBackbone(nn.Module):
             run: Calls a block; a model puts its gradient checkpointing here.
         """
         check_features(x, self.in_channels, lengths)
-        frames = run(self.stem, _as_frames(x))
+        frames = run(self.stem, to_frames(x))
         num_frame_layers = len(self.layers) if self.mode == "2d" else 1
         for layer in self.layers[:num_frame_layers]:
             for block in layer.children():
                 frames = run(block, frames)
-        y = _as_sequences(frames, x.shape[0])
+        y = to_sequences(frames, x.shape[0])
         for layer in self.layers[num_frame_layers:]:
             for block in layer.children():
                 y = run(block, y, lengths)
         return y
-
-
-def _check_sizes(in_channels: int, out_channels: int, stride: int) -> None:
-    sizes = (in_channels, out_channels, stride)
-    if any(type(size) is not int or size < 1 for size in sizes):
-        raise ValueError(
-            "expected in_channels, out_channels and stride as positive whole numbers, got "
-            f"{', '.join(map(repr, sizes))}"
-        )
 
 
 def _check_images(x: Tensor, channels: int) -> None:
@@ -340,13 +354,3 @@ def _shortcut3d(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
         Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False),
         nn.BatchNorm3d(out_channels),
     )
-
-
-def _as_frames(x: Tensor) -> Tensor:
-    """``[N, C, T, H, W]`` to ``[N * T, C, H, W]``."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def _as_sequences(frames: Tensor, num_sequences: int) -> Tensor:
-    """``[N * T, C, H, W]`` to ``[N, C, T, H, W]``."""
-    return frames.unflatten(0, (num_sequences, -1)).transpose(1, 2)

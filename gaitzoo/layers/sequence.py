@@ -2,7 +2,8 @@
 
 One rule holds everywhere: zero before a convolution, the smallest number before a maximum, the
 masked sum over the length for a mean. Values past the end are replaced, never multiplied, so that
-infinities and NaN in the padding do no harm. The time axis is axis 2 (``[N, C, T, ...]``).
+infinities and NaN in the padding do no harm. The time axis is axis 2 (``[N, C, T, ...]``), except
+where a function is told of another.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.checks import check_lengths, shape_of
 
 __all__ = [
+    "lengths_for",
     "lengths_to_mask",
     "mask_fill",
     "mask_fill_",
@@ -24,6 +26,8 @@ __all__ = [
     "over_time",
     "pad_sequences",
     "repeat_short",
+    "to_frames",
+    "to_sequences",
 ]
 
 
@@ -44,13 +48,69 @@ def lengths_to_mask(lengths: Tensor, num_frames: int) -> Tensor:
     return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
 
 
-def mask_fill(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+def lengths_for(lengths: Tensor | None, x: Tensor, axis: int = 2) -> Tensor | None:
+    """Checked lengths as int64 on the device of ``x``; ``None`` stays ``None``.
+
+    Args:
+        lengths: ``[N]``, any integers; ``None`` means all T.
+        x: What they are lengths of.
+        axis: The one of T.
+
+    Raises:
+        TypeError: If they are no integers.
+        ValueError: If they are not N numbers from 1 to T.
+
+    Example:
+        >>> lengths_for(torch.tensor([2], dtype=torch.uint8), torch.ones(1, 3), axis=1)
+        tensor([2])
+    """
+    if lengths is None:
+        return None
+    # What is counted with them would not fit into small integers.
+    return check_lengths(lengths, x.shape[0], x.shape[axis]).to(x.device, torch.int64)
+
+
+def to_frames(x: Tensor) -> Tensor:
+    """Sequences as one batch of frames; no copy where channels stand last in memory.
+
+    Args:
+        x: ``[N, C, T, H, W]``.
+
+    Returns:
+        ``[N * T, C, H, W]``.
+
+    Example:
+        >>> to_frames(torch.ones(2, 3, 5, 8, 6)).shape
+        torch.Size([10, 3, 8, 6])
+    """
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def to_sequences(frames: Tensor, num_sequences: int) -> Tensor:
+    """What :func:`to_frames` took apart.
+
+    Args:
+        frames: ``[N * T, C, H, W]``.
+        num_sequences: N.
+
+    Returns:
+        ``[N, C, T, H, W]``.
+
+    Example:
+        >>> to_sequences(torch.ones(10, 3, 8, 6), 2).shape
+        torch.Size([2, 3, 5, 8, 6])
+    """
+    return frames.unflatten(0, (num_sequences, -1)).transpose(1, 2)
+
+
+def mask_fill(x: Tensor, lengths: Tensor | None, value: float = 0.0, axis: int = 2) -> Tensor:
     """Replaces everything past the end of each sequence.
 
     Args:
         x: ``[N, C, T, ...]``, any values; what stands past the end may even be NaN.
         lengths: ``[N]`` int64; ``None`` means all T.
         value: What to write past the end.
+        axis: The one of T; 1 for ``[N, T, ...]``.
 
     Returns:
         ``[N, C, T, ...]`` with ``value`` past the end; ``x`` itself where nothing is past it.
@@ -59,16 +119,16 @@ def mask_fill(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
         >>> mask_fill(torch.ones(1, 1, 3), torch.tensor([2])).tolist()
         [[[1.0, 1.0, 0.0]]]
     """
-    start = _first_padded_frame(x, lengths)
+    start = _first_padded_frame(x, lengths, axis)
     if start is None:
         return x
     assert lengths is not None
     if start == 0:
-        return x.masked_fill(_padding(x, lengths, 0), value)
-    return mask_fill_(x.clone(), lengths, value)
+        return x.masked_fill(_padding(x, lengths, 0, axis), value)
+    return mask_fill_(x.clone(), lengths, value, axis)
 
 
-def mask_fill_(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+def mask_fill_(x: Tensor, lengths: Tensor | None, value: float = 0.0, axis: int = 2) -> Tensor:
     """As :func:`mask_fill`, in place: for tensors that nobody else holds.
 
     Only frames past the end of the shortest sequence are touched where ``lengths`` can be read
@@ -78,6 +138,7 @@ def mask_fill_(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
         x: ``[N, C, T, ...]``, any values.
         lengths: ``[N]`` int64; ``None`` means all T.
         value: What to write past the end.
+        axis: The one of T.
 
     Returns:
         ``x`` with ``value`` past the end.
@@ -87,21 +148,23 @@ def mask_fill_(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
         [[[1.0, 1.0, 0.0]]]
     """
     if torch.compiler.is_compiling():
-        return mask_fill(x, lengths, value)
-    start = _first_padded_frame(x, lengths)
+        return mask_fill(x, lengths, value, axis)
+    start = _first_padded_frame(x, lengths, axis)
     if start is not None:
         assert lengths is not None
-        x[:, :, start:].masked_fill_(_padding(x, lengths, start), value)
+        tail = x.narrow(axis, start, x.shape[axis] - start)
+        tail.masked_fill_(_padding(x, lengths, start, axis), value)
     return x
 
 
-def _padding(x: Tensor, lengths: Tensor, start: int) -> Tensor:
-    """True past the end, for frames from ``start`` on; broadcasts against ``[N, C, T, ...]``."""
-    mask = ~lengths_to_mask(lengths - start, x.shape[2] - start)
-    return mask.view(mask.shape[0], 1, -1, *[1] * (x.ndim - 3))
+def _padding(x: Tensor, lengths: Tensor, start: int, axis: int) -> Tensor:
+    """True past the end, for frames from ``start`` on; broadcasts against ``x``."""
+    mask = ~lengths_to_mask(lengths - start, x.shape[axis] - start)
+    # Not a view to the shape wanted: torch 2.6 does not export that for any number of frames.
+    return mask[(slice(None), *[None] * (axis - 1), ..., *[None] * (x.ndim - axis - 1))]
 
 
-def _first_padded_frame(x: Tensor, lengths: Tensor | None) -> int | None:
+def _first_padded_frame(x: Tensor, lengths: Tensor | None, axis: int = 2) -> int | None:
     """The first frame that is padding in any sequence, or an earlier one; ``None`` if no frame is.
 
     Reading lengths from an accelerator would stop it, and a graph has to hold for all lengths:
@@ -113,7 +176,7 @@ def _first_padded_frame(x: Tensor, lengths: Tensor | None) -> int | None:
     if lengths.device.type != "cpu" or torch.compiler.is_compiling():
         return 0
     shortest = int(lengths.min())
-    if shortest >= x.shape[2]:
+    if shortest >= x.shape[axis]:
         return None
     return 0 if x.requires_grad else shortest
 
@@ -194,8 +257,8 @@ def repeat_short(
 ) -> tuple[Tensor, Tensor | None]:
     """Repeats each sequence that is too short, whole, until it has ``min_frames`` frames.
 
-    With ``min_frames=3`` one frame becomes three and two frames become four (the whole sequence
-    is played again, never cut). Longer sequences are left alone.
+    With ``min_frames=3`` one frame becomes three and two frames become four (whole repetitions,
+    never cut). Longer sequences are left alone.
 
     Args:
         x: ``[N, C, T, ...]``.
@@ -217,7 +280,7 @@ def repeat_short(
     can_be_read = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
     if can_be_read and int(lengths.min()) >= min_frames:
         return mask_fill(x, lengths), lengths
-    # The longest that a short sequence can become: min_frames - 1 frames, played twice.
+    # The longest that a short sequence can become: min_frames - 1 frames, twice.
     padded_frames = 2 * (min_frames - 1)
     if x.shape[2] > padded_frames:
         padded_frames = x.shape[2]

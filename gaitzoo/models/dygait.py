@@ -25,16 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import check_width
+from gaitzoo.layers.checks import check_size, check_sizes
 from gaitzoo.layers.dynamic import DyGaitBlock, DyGaitStem
-from gaitzoo.layers.pooling import (
-    GeMHPP,
-    LocalTemporalAggregation,
-    PartBNNeck,
-    PartLinear,
-    SharedBNNeck,
-    TemporalMax,
-)
+from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
+from gaitzoo.layers.pooling import GeMHPP, LocalTemporalAggregation, TemporalMax
 from gaitzoo.layers.sequence import repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -113,8 +107,8 @@ class DyGait(GaitModel):
                 "expected 4 channels for the deep network and 3 for the shallow one, got "
                 f"{channels!r} for network={network!r}"
             )
-        for width in (in_channels, *widths):
-            check_width(width)
+        check_size(in_channels=in_channels)
+        check_sizes("channels", widths)
         if not isinstance(single_stage, bool):
             raise ValueError(f"expected single_stage as True or False, got {single_stage!r}")
         if head not in ("bnneck", "gaitgl"):

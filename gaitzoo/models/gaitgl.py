@@ -22,14 +22,8 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.global_local import GLConv
-from gaitzoo.layers.pooling import (
-    GeMHPP,
-    LocalTemporalAggregation,
-    PartBNNeck,
-    PartLinear,
-    SharedBNNeck,
-    TemporalMax,
-)
+from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
+from gaitzoo.layers.pooling import GeMHPP, LocalTemporalAggregation, TemporalMax
 from gaitzoo.layers.sequence import mask_fill, repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg

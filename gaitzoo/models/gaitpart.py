@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_lengths, shape_of
+from gaitzoo.layers.heads import PartLinear
 from gaitzoo.layers.plain import PlainCNN
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling
 from gaitzoo.layers.sequence import mask_fill, masked_max
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -63,6 +64,8 @@ class TemporalPartAggregator(nn.Module):
         >>> TemporalPartAggregator(4, 8)(torch.rand(2, 8, 5, 4), torch.tensor([5, 1])).shape
         torch.Size([2, 4, 8])
     """
+
+    keeps_float32 = True
 
     def __init__(self, num_parts: int, channels: int, squeeze: int = 4) -> None:
         super().__init__()

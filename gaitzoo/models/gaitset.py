@@ -20,8 +20,9 @@ import re
 import torch
 from torch import Tensor
 
+from gaitzoo.layers.heads import PartLinear
 from gaitzoo.layers.plain import PlainBlock, SetPool
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gaitzoo.layers.checks import check_num_classes
+from gaitzoo.layers.heads import PartLinear
 from gaitzoo.layers.plain import PlainBlock, SetPool
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -55,6 +57,8 @@ class CompactBlock(nn.Module):
         (torch.Size([2, 1, 8]), torch.Size([2, 1, 3]))
     """
 
+    keeps_float32 = True
+
     def __init__(
         self, num_parts: int, channels: int, num_classes: int, drop_rate: float = 0.9
     ) -> None:
@@ -73,11 +77,7 @@ class CompactBlock(nn.Module):
         Raises:
             ValueError: If ``num_classes`` is no whole number of 0 or more.
         """
-        if type(num_classes) is not int or num_classes < 0:
-            raise ValueError(
-                "expected num_classes as a whole number, num_classes >= 0 (0 = no classifier), "
-                f"got {num_classes!r}"
-            )
+        check_num_classes(num_classes)
         weight = self.reduce.weight
         self.classifier = (
             nn.Linear(weight.shape[0], num_classes, bias=False).to(weight) if num_classes else None

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.checks import check_sizes, shape_of
+from gaitzoo.layers.heads import PartLinear, SharedBNNeck
 from gaitzoo.layers.hierarchy import (
     CASIAB,
     CASIAB_17,
@@ -34,8 +35,8 @@ from gaitzoo.layers.hierarchy import (
     HSTLLevel,
     check_levels,
 )
-from gaitzoo.layers.pooling import GeMHPP, PartLinear, SharedBNNeck, TemporalMax
-from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock, check_heights
+from gaitzoo.layers.pooling import GeMHPP, TemporalMax
+from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock
 from gaitzoo.layers.sequence import repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -152,7 +153,7 @@ class HSTL(GaitModel):
         self.hierarchy = check_levels(levels)
         super().__init__(embedding="after_bn")
         if not isinstance(last, int):
-            last = check_heights(last)
+            last = check_sizes("last", last)
         # Every shortening leaves a third of the frames; short sequences are repeated in any case.
         self.min_frames = 3 ** max(1, sum(level.shorten for level in self.hierarchy))
         self.in_channels = in_channels

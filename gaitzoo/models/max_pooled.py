@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.layers.heads import PartBNNeck, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.outputs import GaitOutput
 

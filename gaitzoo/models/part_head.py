@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gaitzoo.layers.pooling import PartLinear
+from gaitzoo.layers.checks import check_num_classes
+from gaitzoo.layers.heads import PartLinear
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.outputs import GaitOutput
 
@@ -24,6 +25,8 @@ class PartClasses(nn.Module):
         returns: ``[N, P, K]``, or ``None``.
     """
 
+    keeps_float32 = True
+
     def __init__(self, num_parts: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.num_parts, self.channels = num_parts, channels
@@ -36,11 +39,7 @@ class PartClasses(nn.Module):
         Raises:
             ValueError: If ``num_classes`` is no whole number of 0 or more.
         """
-        if type(num_classes) is not int or num_classes < 0:
-            raise ValueError(
-                "expected num_classes as a whole number, num_classes >= 0 (0 = no classifier), "
-                f"got {num_classes!r}"
-            )
+        check_num_classes(num_classes)
         self.classifier = (
             PartLinear(self.num_parts, self.channels, num_classes) if num_classes else None
         )

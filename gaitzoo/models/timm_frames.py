@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.layers.checks import check_size
 from gaitzoo.layers.conv import guard_convolutions
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.layers.heads import PartBNNeck, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -362,9 +364,7 @@ def _check_arguments(
 ) -> None:
     if not isinstance(backbone, str):
         raise ValueError(f"expected backbone as the name of a timm model, got {backbone!r}")
-    for name, size in (("in_channels", in_channels), ("channels", channels)):
-        if type(size) is not int or size < 1:
-            raise ValueError(f"expected {name} as a positive whole number, got {size!r}")
+    check_size(in_channels=in_channels, channels=channels)
     pair = isinstance(input_size, tuple | list) and len(input_size) == 2
     if not pair or any(type(n) is not int or n < 1 for n in input_size):
         raise ValueError(f"expected input_size as (height, width) in pixels, got {input_size!r}")

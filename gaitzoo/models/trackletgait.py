@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
 from gaitzoo.layers.conv import Conv3d
+from gaitzoo.layers.fused import fold_inside
 from gaitzoo.layers.haar import HaarDownsample2d
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
+from gaitzoo.layers.heads import PartBNNeck, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.layers.sequence import mask_fill
 from gaitzoo.models.base import init_weights, record_args
@@ -101,6 +103,12 @@ class P3DHWDBlock(nn.Module):
                 nn.Conv3d(in_channels, out_channels, 1, bias=False), nn.BatchNorm3d(out_channels)
             )
         )
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """Itself, with the batch norms folded: for inference alone."""
+        fold_inside(self, ("conv1.block", "bn1"), ("conv2.block", "bn2"))
+        fold_inside(self, ("temporal_conv", "temporal_bn"))
+        return self
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the map."""

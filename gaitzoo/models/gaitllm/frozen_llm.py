@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from gaitzoo.layers.checks import plain_values, shape_of
-from gaitzoo.layers.rows import row_lengths, zero_past
+from gaitzoo.layers.sequence import lengths_for, mask_fill
 from gaitzoo.models.gaitllm.llm_loading import build_llm, structure_of
 
 __all__ = ["FrozenLLM"]
@@ -156,11 +156,11 @@ class FrozenLLM(nn.Module):
                 f"expected at most {self.max_tokens} tokens, which the language model reads, got "
                 f"{embeddings.shape[1]}; keep fewer frames (max_keep)"
             )
-        lengths = row_lengths(lengths, embeddings, *embeddings.shape[:2])
+        lengths = lengths_for(lengths, embeddings, axis=1)
         if lengths is None:
             lengths = torch.full_like(embeddings[:, 0, 0], embeddings.shape[1], dtype=torch.int64)
         words = self.model.get_input_embeddings()
-        sentence = zero_past(embeddings, lengths).to(words.weight.dtype)
+        sentence = mask_fill(embeddings, lengths, axis=1).to(words.weight.dtype)
         count = lengths
         if self.bos_token_id is not None:
             first = words(torch.full_like(lengths[:, None], self.bos_token_id))
@@ -177,7 +177,7 @@ class FrozenLLM(nn.Module):
             hidden = self._read(sentence, mask)
         if self.bos_token_id is not None:
             hidden = hidden[:, 1:]
-        return zero_past(hidden.to(embeddings.dtype), lengths)
+        return mask_fill(hidden.to(embeddings.dtype), lengths, axis=1)
 
     def _read(self, sentence: Tensor, mask: Tensor) -> Tensor:
         return self.model(

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from gaitzoo.layers.checks import check_features
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear, TemporalMax
-from gaitzoo.layers.rows import row_lengths
+from gaitzoo.layers.heads import PartBNNeck, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
+from gaitzoo.layers.sequence import lengths_for
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.gaitllm.cfgs import CFGS, TINY_CFG
 from gaitzoo.models.gaitllm.frozen_parts import FrozenPartsModel
@@ -133,6 +135,7 @@ class GaitLLM(FrozenPartsModel):
     """
 
     architecture = "gaitllm"
+    maps_in = "encoder"
 
     @record_args
     def __init__(
@@ -270,7 +273,7 @@ class GaitLLM(FrozenPartsModel):
         if isinstance(self.finder, PeakTokenFinder):
             tokens = self.finder.weigh(tokens, peaks)
         clips = self.run(self.assembler, tokens, peaks, lengths)
-        sentence = self.g2l(clips.flatten(1, 2))
+        sentence = self.g2l(rearrange(clips, "n k s d -> n (k s) d"))
         count = peaks.lengths * clips.shape[2]
         return self.aggregator(self.l2g(self.llm(sentence, count), count), count)
 
@@ -341,7 +344,7 @@ class GaitLLM(FrozenPartsModel):
             features, lengths = self.forward_features(silhouettes, lengths)
         assert features is not None
         check_features(features, self.l2g.linear.out_features)
-        return features, row_lengths(lengths, features, features.shape[0], features.shape[2])
+        return features, lengths_for(lengths, features)
 
     def _most_frames(self, num_tokens: int) -> int | None:
         longest = self.llm.max_tokens

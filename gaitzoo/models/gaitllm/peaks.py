@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import shape_of
-from gaitzoo.layers.rows import check_tokens, masked, row_lengths, zero_past
-from gaitzoo.layers.sequence import lengths_to_mask
+from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.sequence import lengths_for, lengths_to_mask, mask_fill
 
-__all__ = ["PeakTokenFinder", "PeakTokens"]
+__all__ = ["PeakTokenFinder", "PeakTokens", "check_tokens"]
 
 # Angles closer than this (radians) are level.
 _LEVEL = 1e-6
@@ -111,8 +110,8 @@ class PeakTokenFinder(nn.Module):
             raise ValueError(
                 f'expected global_token "mean", "max" or "learned", got {global_token!r}'
             )
-        if max_keep is not None and max_keep < 1:
-            raise ValueError(f"expected max_keep of 1 or more, or None, got {max_keep}")
+        if max_keep is not None:
+            check_size(max_keep=max_keep)
         if (global_token == "learned") != (dim is not None):
             raise ValueError(
                 f'expected dim with global_token="learned" and only there, got dim={dim} with '
@@ -135,11 +134,11 @@ class PeakTokenFinder(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> PeakTokens:
         """Returns the kept frames and their scores."""
         check_tokens(tokens)
-        lengths = row_lengths(lengths, tokens, *tokens.shape[:2])
+        lengths = lengths_for(lengths, tokens, axis=1)
         scores = self.score(tokens, lengths)
         peaks = self.select(_levels(scores.detach(), lengths), lengths)
         return PeakTokens(
-            scores=masked(scores, lengths, -torch.inf),
+            scores=mask_fill(scores, lengths, -torch.inf, axis=1),
             is_peak=peaks.is_peak,
             keep=peaks.keep,
             index=peaks.index,
@@ -157,11 +156,11 @@ class PeakTokenFinder(nn.Module):
             ``[N, T]``, cosines in [-1, 1]; zero past the end.
         """
         precise = tokens.dtype if tokens.device.type == "mps" else torch.float64
-        frames = zero_past(tokens.to(precise).mean(dim=2), lengths)
+        frames = mask_fill(tokens.to(precise).mean(dim=2), lengths, axis=1)
         if self.query is not None:
             whole = self.query.to(precise).expand(frames.shape[0], -1)
         elif self.global_token == "max":
-            whole = masked(frames, lengths, -torch.inf).amax(dim=1)
+            whole = mask_fill(frames, lengths, -torch.inf, axis=1).amax(dim=1)
         else:
             count = frames.shape[1] if lengths is None else lengths[:, None].to(precise)
             whole = frames.sum(dim=1) / count
@@ -184,7 +183,7 @@ class PeakTokenFinder(nn.Module):
         if scores.ndim != 2:
             raise ValueError(f"expected scores [N, T], got {shape_of(scores)}")
         num_frames = scores.shape[1]
-        lengths = row_lengths(lengths, scores, *scores.shape)
+        lengths = lengths_for(lengths, scores, axis=1)
         if lengths is None:
             lengths = torch.full_like(scores[:, 0], num_frames, dtype=torch.int64)
         valid = lengths_to_mask(lengths, num_frames)
@@ -258,8 +257,22 @@ def _levels(scores: Tensor, lengths: Tensor | None) -> Tensor:
     """Scores ``[N, T]`` by rank, the same for those that only rounding tells apart."""
     # Rounding of tokens moves the angle by as much whatever it is, cosines of small angles by less.
     angle = (2 - 2 * scores).clamp(min=0).sqrt()
-    angle, order = masked(angle, lengths, torch.inf).sort(dim=1, stable=True)
+    angle, order = mask_fill(angle, lengths, torch.inf, axis=1).sort(dim=1, stable=True)
     before = F.pad(angle, (1, 0), value=-torch.inf)[:, :-1]
     # Past the end this is infinity minus infinity, which is not larger than anything.
     level = (angle - before > _LEVEL).cumsum(dim=1)
     return -torch.zeros_like(level).scatter(1, order, level).to(scores.dtype)
+
+
+def check_tokens(tokens: Tensor, dim: int | None = None) -> None:
+    """Raises unless tokens are ``[N, T, S, D]``.
+
+    Args:
+        tokens: Of a batch.
+        dim: D; ``None`` = any.
+
+    Raises:
+        ValueError: If they are anything else.
+    """
+    if tokens.ndim != 4 or dim not in (None, tokens.shape[-1]):
+        raise ValueError(f"expected tokens [N, T, S, {dim or 'D'}], got {shape_of(tokens)}")

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
-from gaitzoo.layers.rows import masked, row_lengths, zero_past
-from gaitzoo.layers.sequence import masked_mean
+from gaitzoo.layers.sequence import lengths_for, mask_fill, masked_mean
 
 __all__ = ["G2LProjector", "L2GProjector", "RepresentationAggregator"]
 
@@ -100,8 +99,8 @@ class L2GProjector(nn.Module):
             raise ValueError(
                 f"expected a sentence [N, L, {self.linear.in_features}], got {shape_of(hidden)}"
             )
-        lengths = row_lengths(lengths, hidden, *hidden.shape[:2])
-        return zero_past(self.linear(zero_past(hidden, lengths)), lengths)
+        lengths = lengths_for(lengths, hidden, axis=1)
+        return mask_fill(self.linear(mask_fill(hidden, lengths, axis=1)), lengths, axis=1)
 
 
 class RepresentationAggregator(nn.Module):
@@ -142,10 +141,10 @@ class RepresentationAggregator(nn.Module):
         """Returns the vector."""
         if sentence.ndim != 3:
             raise ValueError(f"expected a sentence [N, L, C], got {shape_of(sentence)}")
-        lengths = row_lengths(lengths, sentence, *sentence.shape[:2])
+        lengths = lengths_for(lengths, sentence, axis=1)
         if self.mode == "gmp":
             lowest = torch.finfo(sentence.dtype).min
-            return masked(sentence, lengths, lowest).amax(dim=1)
+            return mask_fill(sentence, lengths, lowest, axis=1).amax(dim=1)
         if self.mode == "gap":
             return masked_mean(sentence.transpose(1, 2), lengths).squeeze(2)
         if lengths is None:

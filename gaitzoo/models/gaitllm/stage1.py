@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gaitzoo.layers.checks import plain_values
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, PartBNNeck, PartLinear
+from gaitzoo.layers.heads import PartBNNeck, PartLinear
+from gaitzoo.layers.pooling import HorizontalPyramidPooling
 
 __all__ = ["copy_head", "make_encoder", "map_shape"]
 

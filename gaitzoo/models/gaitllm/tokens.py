@@ -16,12 +16,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import shape_of
-from gaitzoo.layers.rows import check_tokens, row_lengths, zero_past
-from gaitzoo.layers.sequence import lengths_to_mask, mask_fill
-from gaitzoo.models.gaitllm.peaks import PeakTokens
+from gaitzoo.layers.checks import check_size, check_sizes, shape_of
+from gaitzoo.layers.sequence import lengths_for, lengths_to_mask, mask_fill, to_frames
+from gaitzoo.models.gaitllm.peaks import PeakTokens, check_tokens
 
 __all__ = ["MotionClipAssembler", "SpatialTokenizer"]
 
@@ -77,15 +77,9 @@ class SpatialTokenizer(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "in_channels": in_channels,
-            "num_tokens": num_tokens,
-            "depth": depth,
-            "feature_size": min(feature_size),
-            "patch_size": min(patch_size),
-        }.items():
-            if value < 1:
-                raise ValueError(f"expected {name} of 1 or more, got {value}")
+        check_size(in_channels=in_channels, num_tokens=num_tokens, depth=depth)
+        check_sizes("feature_size", feature_size)
+        check_sizes("patch_size", patch_size)
         _check_heads(dim, num_heads)
         # Here, because timm takes longer to import than this library.
         from timm.layers.patch_embed import PatchEmbed
@@ -123,16 +117,16 @@ class SpatialTokenizer(nn.Module):
                 f"{shape_of(features)}; build the tokenizer with this number of channels and this "
                 "feature_size"
             )
-        num_sequences, _, num_frames = features.shape[:3]
-        lengths = row_lengths(lengths, features, num_sequences, num_frames)
-        frames = mask_fill(features, lengths).transpose(1, 2).flatten(0, 1)
+        lengths = lengths_for(lengths, features)
+        frames = to_frames(mask_fill(features, lengths))
         tokens = self.patches(frames)
         tokens = torch.cat([self.token.expand(tokens.shape[0], -1, -1).to(tokens), tokens], dim=1)
         tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens[:, : self.num_tokens])
-        return zero_past(tokens.unflatten(0, (num_sequences, num_frames)), lengths)
+        tokens = rearrange(tokens, "(n t) s d -> n t s d", n=features.shape[0])
+        return mask_fill(tokens, lengths, axis=1)
 
 
 class MotionClipAssembler(nn.Module):
@@ -183,8 +177,7 @@ class MotionClipAssembler(nn.Module):
         super().__init__()
         if scope not in ("global", "clip"):
             raise ValueError(f'expected scope "global" or "clip", got {scope!r}')
-        if depth < 1:
-            raise ValueError(f"expected depth of 1 or more, got {depth}")
+        check_size(depth=depth)
         _check_heads(dim, num_heads)
         self.dim, self.scope = dim, scope
         self.blocks = nn.ModuleList(_CrossBlock(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -197,18 +190,19 @@ class MotionClipAssembler(nn.Module):
                 f"expected peaks of these {tokens.shape[0]} sequences of {tokens.shape[1]} frames, "
                 f"got peaks of {shape_of(peaks.keep)}"
             )
-        lengths = row_lengths(lengths, tokens, *tokens.shape[:2])
+        lengths = lengths_for(lengths, tokens, axis=1)
         num_tokens = tokens.shape[2]
-        tokens = zero_past(tokens, lengths)
+        tokens = mask_fill(tokens, lengths, axis=1)
         index = peaks.index[:, :, None, None].expand(-1, -1, num_tokens, self.dim)
-        kept = zero_past(tokens.gather(1, index), peaks.lengths).flatten(1, 2)
-        seen = self._seen(peaks, lengths)
+        kept = mask_fill(tokens.gather(1, index), peaks.lengths, axis=1)
         # Every token of a frame sees, and is seen, alike.
-        seen = seen.repeat_interleave(num_tokens, 1).repeat_interleave(num_tokens, 2)
-        others = tokens.flatten(1, 2)
+        seen = self._seen(peaks, lengths)
+        seen = repeat(seen, "n k t -> n (k s) (t other)", s=num_tokens, other=num_tokens)
+        kept, others = (rearrange(x, "n t s d -> n (t s) d") for x in (kept, tokens))
         for block in self.blocks:
             kept = block(kept, others, seen)
-        return zero_past(kept.unflatten(1, (-1, num_tokens)), peaks.lengths)
+        kept = rearrange(kept, "n (k s) d -> n k s d", s=num_tokens)
+        return mask_fill(kept, peaks.lengths, axis=1)
 
     def _seen(self, peaks: PeakTokens, lengths: Tensor | None) -> Tensor:
         """``[N, K, T]`` bool: which frames a kept frame looks at."""
@@ -249,17 +243,18 @@ class _CrossBlock(nn.Module):
         key, value = self.key_value(self.norm_others(others)).chunk(2, dim=-1)
         query = self.query(self.norm_kept(kept))
         query, key, value = (
-            x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+            rearrange(x, "n l (h d) -> n h l d", h=self.num_heads) for x in (query, key, value)
         )
         sees_any = seen.any(dim=-1, keepdim=True)
         # A row without any key would be NaN; it looks at everything and is left out below.
         mask = (seen | ~sees_any)[:, None]
         moved = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        moved = self.out(moved.transpose(1, 2).flatten(2))
+        moved = self.out(rearrange(moved, "n h l d -> n l (h d)"))
         kept = kept + moved.masked_fill(~sees_any, 0.0)
         return kept + self.mlp(self.norm(kept))
 
 
 def _check_heads(dim: int, num_heads: int) -> None:
-    if dim < 1 or num_heads < 1 or dim % num_heads:
+    check_size(dim=dim, num_heads=num_heads)
+    if dim % num_heads:
         raise ValueError(f"expected dim as a multiple of num_heads, got {dim} and {num_heads}")

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gaitzoo.cli.files import check_output, load_model
+from gaitzoo.cli.files import as_fast, check_output, load_model
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
 from gaitzoo.cli.sheet import MATCHES_SHOWN, draw, panel_of
 from gaitzoo.data.transforms import create_transform
@@ -60,7 +60,9 @@ def _run(options: argparse.Namespace) -> None:
     picture = check_output(folder / _PICTURE, options.checkpoint, ".png")
     model, weights = load_model(options)
     count = options.identities
-    trial = try_on_walkers(model, count, seed=options.seed, **embed_options(options))
+    trial = try_on_walkers(
+        as_fast(options, model), count, seed=options.seed, **embed_options(options)
+    )
     views = " and ".join(map(str, VIEWS))
     print(
         f"{count} synthetic people: {len(trial.gallery)} gallery clips, {len(trial.probes)} "

@@ -8,6 +8,7 @@ from typing import Any
 
 from gaitzoo.cli.files import (
     Clips,
+    as_fast,
     check_apart,
     check_output,
     describe_weights,
@@ -55,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
     ]
     sequences = [sequence for _, sequence in named]
     check_apart(output, sequences)
-    embeddings = embed(model, Clips(sequences, model), **embed_options(options))
+    embeddings = embed(as_fast(options, model), Clips(sequences, model), **embed_options(options))
     known = describe_weights(options, model, weights)
     metadata = {
         "names": json.dumps([name for name, _ in named]),

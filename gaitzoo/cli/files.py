@@ -18,12 +18,14 @@ from gaitzoo.data.sequences import load_sequence
 from gaitzoo.evaluation.pictures import drawable_frames, drawable_modality, evenly_spaced
 from gaitzoo.hub.factory import create_model
 from gaitzoo.hub.provenance import provenance
+from gaitzoo.inference.fuse import fuse_for_inference
 from gaitzoo.inference.inputs import align_with
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import model_info
 
 __all__ = [
     "Clips",
+    "as_fast",
     "check_apart",
     "check_output",
     "describe_weights",
@@ -60,6 +62,13 @@ def load_model(options: argparse.Namespace) -> tuple[GaitModel, str]:
             "load trained weights with --checkpoint FILE"
         )
     return model, weights
+
+
+def as_fast(options: argparse.Namespace, model: GaitModel) -> GaitModel:
+    """The model that computes: with ``--fast`` a fused copy on the device that was chosen."""
+    if not options.fast:
+        return model
+    return fuse_for_inference(model.to(options.device or "cpu"), dtype="auto")
 
 
 def describe_weights(options: argparse.Namespace, model: GaitModel, weights: str) -> dict[str, str]:

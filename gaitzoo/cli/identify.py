@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from gaitzoo.cli.files import (
     Clips,
+    as_fast,
     check_apart,
     check_output,
     describe_weights,
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     kept = FRAMES_SHOWN if picture else 0
     gallery_clips, probe_clips = Clips(gallery, model, kept), Clips(probes, model, kept)
     found = identify(
-        model,
+        as_fast(options, model),
         gallery_clips,
         probe_clips,
         [sequence.identity for sequence in gallery],

@@ -61,6 +61,11 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="frames computed at once; fewer need less memory (default: by free memory)",
     )
+    command.add_argument(
+        "--fast",
+        action="store_true",
+        help="fuse the model; in bfloat16 where the device computes it fast",
+    )
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
 
 

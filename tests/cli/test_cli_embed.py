@@ -117,6 +117,19 @@ def test_doubts_about_a_sequence_name_its_file(run, people):
     assert doubt.startswith(f"gaitzoo: note: {os.path.join('known', 'short.npy')}: ")
 
 
+def test_fast_gives_nearly_the_same(run, people):
+    assert run("embed", "known", "-o", "plain.safetensors", *TINY)[0] == 0
+    assert run("embed", "known", "-o", "fast.safetensors", *TINY, "--fast")[0] == 0
+    plain, fast = (load_file(f"{n}.safetensors")["embeddings"] for n in ("plain", "fast"))
+    assert torch.cosine_similarity(plain.flatten(1), fast.flatten(1)).min() > 0.999
+    assert not torch.equal(plain, fast)
+    hashes = []
+    for name in ("plain", "fast"):
+        with safe_open(f"{name}.safetensors", "pt") as file:
+            hashes.append(file.metadata()["weights_sha256"])
+    assert hashes[0] == hashes[1]
+
+
 def test_progress_bars_are_shown_unless_quiet(run, people):
     *loud, _ = TINY
     assert "3/3" in run("embed", "known", "-o", "out.safetensors", *loud)[2]

@@ -622,9 +622,9 @@ LEVEL = HSTLLevel((8,), (4,))
     ("model_args", "message"),
     [
         ({"levels": None}, "levels as a tuple of HSTLLevel"),
-        ({"levels": (((8,), "ab"),)}, "channels as a tuple of widths"),
-        ({"levels": (((8,), (0, 4)),)}, "positive whole number, got 0"),
-        ({"levels": (((8,), (4.0,)),)}, "positive whole number, got 4.0"),
+        ({"levels": (((8,), "ab"),)}, "channels of a level as a tuple of positive"),
+        ({"levels": (((8,), (0, 4)),)}, r"positive whole numbers, got \(0, 4\)"),
+        ({"levels": (((8,), (4.0,)),)}, r"positive whole numbers, got \(4.0,\)"),
         ({"levels": (((8,), (4,), True, False, 2),)}, "as True or False"),
         ({"levels": (((9,), (4,), True, True), ((4,), (4,)))}, "even number of rows in level 1"),
         ({"levels": (((8,), (128,)),), "last": True}, "last as a number of bands"),
@@ -632,10 +632,16 @@ LEVEL = HSTLLevel((8,), (4,))
         ({"levels": ()}, "levels as a tuple of HSTLLevel"),
         ({"levels": LEVEL}, "one level alone needs a comma"),
         ({"levels": (((8,),),)}, r"expected levels as HSTLLevel"),
-        ({"levels": (LEVEL._replace(channels=()),)}, "channels as a tuple of widths"),
-        ({"levels": (LEVEL._replace(channels=4),)}, "channels as a tuple of widths, got 4"),
-        ({"levels": (LEVEL._replace(heights=(8, 0)),)}, "positive whole numbers of rows"),
-        ({"levels": (LEVEL._replace(heights=8),)}, "positive whole numbers of rows"),
+        ({"levels": (LEVEL._replace(channels=()),)}, "channels of a level as a tuple of positive"),
+        (
+            {"levels": (LEVEL._replace(channels=4),)},
+            "channels of a level as a tuple of positive whole numbers, got 4",
+        ),
+        (
+            {"levels": (LEVEL._replace(heights=(8, 0)),)},
+            "heights of a level as a tuple of positive",
+        ),
+        ({"levels": (LEVEL._replace(heights=8),)}, "heights of a level as a tuple of positive"),
         ({"levels": (LEVEL, LEVEL._replace(heights=(4, 3)))}, "level 2 that add up to its 8 rows"),
         (
             {"levels": (LEVEL._replace(halve=True), LEVEL)},

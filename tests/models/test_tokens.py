@@ -374,7 +374,7 @@ def test_lengths_may_be_small_integers():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tokenizer(depth=0), "depth of 1 or more"),
+        (lambda: tokenizer(depth=0), "depth as a positive whole number, got 0"),
         (lambda: tokenizer(num_heads=3), "multiple of num_heads"),
         (lambda: tokenizer()(torch.rand(1, 5, 2, 4, 3)), r"features \[N, 6, T, 4, 3\]"),
         (lambda: tokenizer()(torch.rand(1, 6, 2, 4, 4)), "feature_size"),

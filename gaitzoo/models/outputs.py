@@ -44,9 +44,10 @@ class GaitOutput:
 
     def __post_init__(self) -> None:
         # DataParallel joins the outputs of its devices as type(output)(iterator of the fields).
+        fields: Any = self.embeddings
         # Tensors are asked for first, because compilers trace this.
-        if not isinstance(self.embeddings, Tensor) and isinstance(self.embeddings, Iterator):
-            embeddings, logits = self.embeddings
+        if not isinstance(fields, Tensor) and isinstance(fields, Iterator):
+            embeddings, logits = fields
             object.__setattr__(self, "embeddings", embeddings)
             object.__setattr__(self, "logits", logits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -166,14 +167,15 @@ def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _fused_form(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    if callable(form := getattr(module, "fused", None)):
+    form: Callable[[torch.dtype], nn.Module] | None = getattr(module, "fused", None)
+    if callable(form):
         return form(dtype)
     if type(module) is nn.MaxPool3d:
         return _fused_max_pool(module)
     blocks = list(module) if isinstance(module, nn.ModuleList) else []
-    if blocks and len({type(block) for block in blocks}) == 1:
-        if callable(row := getattr(blocks[0], "fused_row", None)):
-            return nn.ModuleList([row(blocks, dtype)])
+    row: Callable[..., nn.Module] | None = getattr(blocks[0] if blocks else None, "fused_row", None)
+    if callable(row) and len({type(block) for block in blocks}) == 1:
+        return nn.ModuleList([row(blocks, dtype)])
     return module
 
 
@@ -253,8 +255,16 @@ def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
         if tensor.ndim in (4, 5):
             tensor.data = channels_last(tensor.data)
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.weight[0].numel() == 1:
+        # One number per channel has no layout that the map could take over.
+        module.register_forward_hook(_lay_out)
     for child in module.children():
         _set_dtypes(child, dtype)
+
+
+def _lay_out(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A map with the channels of a pixel side by side."""
+    return channels_last(output)
 
 
 def _widen(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:

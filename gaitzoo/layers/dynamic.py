@@ -6,11 +6,13 @@ stands with each block.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
 from gaitzoo.layers.conv import Conv3d
+from gaitzoo.layers.fused_dynamic import FusedDyGaitBlock, FusedStem
 from gaitzoo.layers.sequence import mask_fill, mask_fill_, masked_mean
 
 __all__ = ["DAM", "DyGaitBlock", "DyGaitStage", "DyGaitStem"]
@@ -136,6 +138,10 @@ class DyGaitBlock(nn.Module):
             else None
         )
 
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedDyGaitBlock(self)
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the features plus the residual."""
         check_features(x, self.in_channels, lengths)
@@ -162,6 +168,10 @@ class DyGaitStem(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = _conv(in_channels, out_channels, (3, 3, 3))
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedStem(self.conv)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the first map."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.dynamic import DyGaitBlock, DyGaitStage
 from gaitzoo.layers.fused import conv_like, convolve
 from gaitzoo.layers.sequence import mask_fill_, over_time
 
@@ -45,7 +45,7 @@ class FusedDyGaitStage(nn.Module):
     one of a sequence, so one of the three images is missing there.
 
     Args:
-        stage: The plain stage.
+        stage: The plain :class:`gaitzoo.layers.dynamic.DyGaitStage`.
 
     Shapes:
         x: ``[N, C_in, T, H, W]``, zero past the end.
@@ -53,7 +53,7 @@ class FusedDyGaitStage(nn.Module):
         returns: ``[N, C_out, T, H, W]``, zero past the end.
     """
 
-    def __init__(self, stage: DyGaitStage) -> None:
+    def __init__(self, stage: Any) -> None:
         super().__init__()
         dynamic, static = stage.dam.dynamic.weight, stage.dam.static.weight
         # A static branch on single frames is one over three whose outer slices are zero.
@@ -84,7 +84,7 @@ class FusedDyGaitBlock(nn.Module):
     """Two fused stages and the residual.
 
     Args:
-        block: The plain block.
+        block: The plain :class:`gaitzoo.layers.dynamic.DyGaitBlock`.
 
     Shapes:
         x: ``[N, C_in, T, H, W]``, zero past the end.
@@ -92,7 +92,7 @@ class FusedDyGaitBlock(nn.Module):
         returns: ``[N, C_out, T, H, W]``, zero past the end.
     """
 
-    def __init__(self, block: DyGaitBlock) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             FusedDyGaitStage(stage) for stage in (block.stage1, block.stage2) if stage is not None

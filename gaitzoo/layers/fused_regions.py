@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
 from gaitzoo.layers.fused import convolve
-from gaitzoo.layers.regions import ASTP, FTA, ARME_Conv, FTABlock
 from gaitzoo.layers.sequence import mask_fill, mask_fill_, masked_max
 
 __all__ = ["FusedASTP", "FusedFTABlock", "FusedRegions"]
@@ -28,7 +28,7 @@ class FusedRegions(nn.Module):
         returns: ``[N, C_out, T, H, W]``, zero past the end.
     """
 
-    def __init__(self, blocks: Iterable[ARME_Conv]) -> None:
+    def __init__(self, blocks: Iterable[Any]) -> None:
         super().__init__()
         blocks = list(blocks)
         self.heights = blocks[0].heights
@@ -52,7 +52,7 @@ class FusedRegions(nn.Module):
 
 
 class FusedFTABlock(nn.Module):
-    """:class:`FTABlock` by comparing frames, all regions at once; shapes as there.
+    """:class:`gaitzoo.FTABlock` by comparing frames, all regions at once; shapes as there.
 
     The softmax over two windows is a sigmoid of the difference of their scores, so one 1x1
     convolution gives the weight, and mixing is one interpolation.
@@ -61,12 +61,11 @@ class FusedFTABlock(nn.Module):
         block: The plain block.
     """
 
-    def __init__(self, block: FTABlock) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.heights = block.heights
         self.scores = nn.ModuleList()
         for region in block.regions:
-            assert isinstance(region, FTA)
             short, long = region.short_score, region.long_score
             assert short.bias is not None
             assert long.bias is not None
@@ -91,17 +90,19 @@ class FusedFTABlock(nn.Module):
         return mask_fill_(mixed, None if lengths is None else self.out_lengths(lengths))
 
 
-class FusedASTP(ASTP):
-    """:class:`ASTP` in float32 or wider behind the maximum over time; shapes as there.
+class FusedASTP(nn.Module):
+    """:class:`gaitzoo.ASTP` in float32 or wider behind the maximum over time; shapes as there.
 
     Args:
         plain: The plain pooling.
     """
 
-    def __init__(self, plain: ASTP) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
         self.heights = plain.heights
         self.project = plain.project
+        if self.project is not None:
+            self.project.keeps_float32 = True
         self.pools = plain.pools
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -12,9 +12,40 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
 from gaitzoo.layers.conv import Conv3d
+from gaitzoo.layers.fused import convolve
 from gaitzoo.layers.sequence import mask_fill
 
-__all__ = ["GLConv"]
+__all__ = ["FusedGLConv", "GLConv"]
+
+
+class FusedGLConv(nn.Module):
+    """:class:`GLConv` with the channels of a pixel side by side; shapes as there.
+
+    Args:
+        block: The plain block.
+    """
+
+    def __init__(self, block: GLConv) -> None:
+        super().__init__()
+        self.num_strips, self.mode = block.num_strips, block.mode
+        self.whole, self.strips = block.whole, block.strips
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the map."""
+        if x.shape[3] % self.num_strips:
+            raise ValueError(
+                f"expected a height that {self.num_strips} strips divide, got {shape_of(x)}"
+            )
+        x = mask_fill(x, lengths)
+        whole = convolve(self.whole, x)
+        rows = x.movedim(1, -1).unflatten(2, (self.num_strips, -1))
+        strips = rows.transpose(1, 2).flatten(0, 1).movedim(-1, 1)
+        found = convolve(self.strips, strips).movedim(1, -1)
+        found = found.unflatten(0, (-1, self.num_strips)).transpose(1, 2)
+        local = found.flatten(2, 3).movedim(-1, 1)
+        if self.mode == "cat":
+            return F.leaky_relu_(torch.cat([whole, local], dim=3), 0.01)
+        return F.leaky_relu_(whole, 0.01).add_(F.leaky_relu(local, 0.01))
 
 
 class GLConv(nn.Module):
@@ -58,6 +89,10 @@ class GLConv(nn.Module):
         self.in_channels, self.num_strips, self.mode = in_channels, 2**halving, mode
         self.whole = Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
         self.strips = Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return FusedGLConv(self)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the map."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.fused import channels_last, fold_inside
 
 __all__ = ["HaarDownsample2d", "haar_dwt2d", "haar_idwt2d"]
 
@@ -97,6 +98,13 @@ class HaarDownsample2d(nn.Module):
         self.conv = nn.Conv2d(4 * in_channels, out_channels, 1)
         self.bn = nn.BatchNorm2d(out_channels)
 
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """Itself, with the batch norm folded: for inference alone."""
+        fold_inside(self, ("conv", "bn"))
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the smaller map."""
-        return F.relu(self.bn(self.conv(haar_dwt2d(x).flatten(1, 2))))
+        bands = haar_dwt2d(x).flatten(1, 2)
+        # Convolutions go on in the layout that they get.
+        return F.relu(self.bn(self.conv(channels_last(bands) if x.stride(1) == 1 else bands)))

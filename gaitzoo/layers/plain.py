@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
+from gaitzoo.layers.fused import channels_last
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.layers.sequence import mask_fill, masked_max, masked_mean
 
@@ -279,7 +280,9 @@ class TemporalSwitch(nn.Module):
         for hop in self.hops:
             sum_later = sum_later + _shifted(later, hop)
             sum_before = sum_before + _shifted(before, -hop)
-        return torch.cat([sum_later, total[:, moved:-moved], sum_before], dim=1)
+        gathered = torch.cat([sum_later, total[:, moved:-moved], sum_before], dim=1)
+        # Convolutions go on in the layout that they get.
+        return channels_last(gathered) if x.stride(1) == 1 else gathered
 
 
 def _shifted(x: Tensor, hop: int) -> Tensor:

@@ -52,6 +52,9 @@ class GaitModel(TimmHabits):
             as many.
         weights_of: Name of the tag whose weights it was given; ``None`` = fresh or from elsewhere.
         fused: Whether :func:`gaitzoo.fuse_for_inference` made it, so that it can only be run.
+        maps_in: Name of the submodule that ends where maps do; "" = the model itself. A narrow type
+            given to :func:`gaitzoo.fuse_for_inference` is for that part alone.
+        unfused_norms: Names of the batch norms that fusing left in a fused model.
         num_features: C of the embeddings.
         num_parts: P of the embeddings.
     """
@@ -61,6 +64,8 @@ class GaitModel(TimmHabits):
     classifier_key: ClassVar[str | None] = "neck.classifier"
     min_frames: int = 1
     fused: bool = False
+    maps_in: ClassVar[str] = ""
+    unfused_norms: tuple[str, ...] = ()
     weights_of: str | None = None
 
     model_args: dict[str, Any]

@@ -292,7 +292,7 @@ class HSTL(GaitModel):
     def _pooled(self, place: _Place) -> Tensor:
         """The parts of a map, ``[N, P_level, C]``."""
         x, lengths = place.features, place.lengths
-        if isinstance(place.pool, ASTP):
+        if not isinstance(place.pool, GeMHPP):
             return self.run(place.pool, x, lengths)
         return place.pool(self.temporal_pool(x, lengths))
 

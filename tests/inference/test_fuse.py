@@ -16,12 +16,15 @@ from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
 from gaitzoo import fuse_for_inference
+from gaitzoo.inference.fuse import fast_dtype
+from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.dynamic import DyGaitStage
 from gaitzoo.layers.fold import fold_batch_norms
 from gaitzoo.layers.fused import channels_last, convolve
 from gaitzoo.layers.fused_dynamic import FusedDyGaitStage
 from gaitzoo.metrics import part_distances
 from gaitzoo.synthetic import SyntheticWalkers
+from gaitzoo.testing.trial import reset_statistics
 
 MIXED = (7, 1, 2, 3, 4, 9, 5, 12)
 # Other structures than those of the small variants.
@@ -356,8 +359,81 @@ def test_weights_of_fused_models_fit_no_plain_model():
         model.load_state_dict(fuse_for_inference(model).state_dict())
 
 
+class Row(torch.nn.Module):
+    """A block of plain modules, one batch norm before a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = torch.nn.BatchNorm3d(1)
+        self.row = torch.nn.Sequential(
+            torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.BatchNorm3d(4), torch.nn.ReLU()
+        )
+        self.conv = torch.nn.Conv3d(4, 3, 3, padding=1, bias=False)
+        self.bn = torch.nn.BatchNorm3d(3)
+
+    def forward(self, x, lengths=None):
+        return self.bn(self.conv(self.row(self.before(x))))
+
+
+class Foreign(gaitzoo.GaitModel):
+    classifier_key = None
+
+    def __init__(self):
+        super().__init__()
+        self.in_channels, self.num_features, self.num_parts = 1, 3, 1
+        self.block = Row()
+
+    def forward(self, silhouettes, lengths=None):
+        x, lengths = self.prepare(silhouettes, lengths)
+        return gaitzoo.GaitOutput(embeddings=self.block(x).amax(dim=(2, 3, 4))[:, None])
+
+
+@torch.no_grad()
+def test_plain_modules_of_other_models_fuse_and_what_is_left_is_named():
+    model = Foreign().eval()
+    reset_statistics(model)
+    with pytest.warns(UserWarning, match=r"1 batch norms of Foreign .* \(block.before\)"):
+        fused = fuse_for_inference(model)
+    assert fused.unfused_norms == ("block.before",)
+    assert model.unfused_norms == ()
+    x = torch.rand(2, 5, 8, 6)
+    assert relative_error(fused(x).embeddings, model(x).embeddings) < 1e-5
+    assert type(model.block.conv) is torch.nn.Conv3d
+    assert isinstance(fused.block.conv, Conv3d)
+
+
+def test_the_norms_of_necks_are_named_without_a_warning():
+    assert fuse_for_inference(make("gaitbase_tiny")).unfused_norms == ("neck.bn",)
+    assert fuse_for_inference(make("hstl_tiny")).unfused_norms == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"), [("AVX2", torch.float32), ("avx512_core", torch.float32)]
+)
+def test_auto_follows_the_limit_of_the_library(limit, wanted, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert fast_dtype("cpu") == wanted
+    fused = fuse_for_inference(make("gaitbase_tiny"), "auto")
+    assert next(fused.parameters()).dtype == wanted
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+def test_auto_is_bfloat16_where_the_processor_has_units_for_it(has_units, monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: has_units, raising=False)
+    dtype = torch.bfloat16 if has_units else torch.float32
+    assert fast_dtype() == fast_dtype(torch.device("cpu")) == dtype
+    model = make("gaitbase_tiny")
+    assert next(fuse_for_inference(model, "auto").parameters()).dtype == dtype
+    assert next(fuse_for_inference(model.double(), "auto").parameters()).dtype == torch.float64
+    assert fast_dtype("meta") == torch.float32
+
+
 def test_refused():
     with pytest.raises(TypeError, match=r"expected a gaitzoo model, got Linear"):
         fuse_for_inference(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"floating-point torch.dtype"):
         fuse_for_inference(make("gaitbase_tiny"), dtype=torch.int8)
+    with pytest.raises(TypeError, match=r"or 'auto', got 'fast'"):
+        fuse_for_inference(make("gaitbase_tiny"), dtype="fast")

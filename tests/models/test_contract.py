@@ -30,7 +30,7 @@ OTHERS = {
 # These take seconds: tests/inference tries them on every small variant, and on more shapes.
 SLOW = ("export", "onnx")
 # Numbers that must be the same on every processor, whatever stood in memory before.
-NUMERIC = ("length_law", "equal_lengths", "order", "features", "autocast", "embed", "fuse")
+NUMERIC = ("length_law", "autocast", "embed", "fuse")
 # What a model of this library may not give: all else holds for all of them.
 OPTIONAL = {
     "two_branches": set(),

@@ -205,7 +205,7 @@ def maps_of(
         stop: Compute nothing after the last map; then there are no features, only ``None``.
 
     Raises:
-        ValueError: If the model names no maps or an index is out of range.
+        ValueError: If the model names no maps or is fused, or an index is out of range.
     """
     names = _names(model)
     taken = take_indices(len(names), indices)
@@ -266,6 +266,11 @@ def describe_features(model: Any) -> FeatureInfo:
 
 
 def _names(model: Any) -> tuple[str, ...]:
+    if model.fused:
+        raise ValueError(
+            "expected a plain model to give maps, got one from fuse_for_inference, which "
+            "overwrites its maps; ask the model that it was made from"
+        )
     names = model.feature_modules
     if not names:
         raise ValueError(

@@ -74,7 +74,7 @@ class TimmHabits(nn.Module):
             ``intermediates_only``, what ``forward_features`` returns.
 
         Raises:
-            ValueError: If the model names no maps, or an index is out of range.
+            ValueError: If the model names no maps or is fused, or an index is out of range.
 
         Example:
             >>> import gaitzoo, torch

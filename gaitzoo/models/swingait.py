@@ -59,8 +59,8 @@ class SwinGait(MaxPooled):
         map_size: Rows and columns that the convolutions' map is brought to; halves of them are
             multiples of the window's.
         window: Frames, rows and columns of a window.
-        drop_path: Share of samples whose branches the last block leaves out in training; earlier
-            blocks less, the first none.
+        drop_path_rate: Share of samples whose branches the last block leaves out in training;
+            earlier blocks less, the first none.
         part_channels: C of the embeddings.
 
     Shapes:
@@ -93,7 +93,7 @@ class SwinGait(MaxPooled):
         num_heads: tuple[int, int] = (16, 32),
         map_size: tuple[int, int] = (30, 20),
         window: tuple[int, int, int] = (3, 3, 5),
-        drop_path: float = 0.1,
+        drop_path_rate: float = 0.1,
         part_channels: int = 256,
     ) -> None:
         if len(layers) != 4:
@@ -110,7 +110,7 @@ class SwinGait(MaxPooled):
         self.backbone = ResidualBackbone("p3d", tuple(layers[:2]), tuple(channels), in_channels)
         self.patches = Conv2d(channels[1], dims[0], 2, stride=2)
         self.patch_norm = nn.LayerNorm(dims[0])
-        rates = torch.linspace(0, drop_path, layers[2] + layers[3], device="cpu").tolist()
+        rates = torch.linspace(0, drop_path_rate, layers[2] + layers[3], device="cpu").tolist()
         self.stage1 = _stage(dims[0], num_heads[0], window, rates[: layers[2]])
         self.widen = nn.Sequential(nn.LayerNorm(dims[0]), nn.Linear(*dims, bias=False))
         self.stage2 = _stage(dims[1], num_heads[1], window, rates[layers[2] :])

@@ -1,5 +1,6 @@
 """What users of timm are used to: the same names, and the same kinds of results."""
 
+import copy
 import inspect
 import types
 
@@ -209,6 +210,22 @@ def test_models_without_maps_say_so(name):
         _ = make(name).feature_info
 
 
+def test_fused_models_have_no_maps_to_show():
+    fused = gaitzoo.fuse_for_inference(make("dygait_tiny"))
+    with pytest.raises(ValueError, match="expected a plain model to give maps"):
+        fused.forward_intermediates(torch.rand(1, 6, 16, 12))
+
+
+@torch.no_grad()
+def test_compiled_and_copied_nets_give_the_same_maps():
+    net = gaitzoo.create_model("dygait_tiny", features_only=True).eval()
+    clips = torch.rand(2, 6, 16, 12)
+    wanted = net(clips)
+    for other in (torch.compile(net, backend="eager"), copy.deepcopy(net)):
+        for found, one in zip(other(clips), wanted, strict=True):
+            assert torch.equal(found, one)
+
+
 def test_maps_are_asked_for_in_one_way():
     with pytest.raises(ValueError, match="features_only=True with out_indices"):
         gaitzoo.create_model("dygait_tiny", out_indices=(0,))
@@ -312,3 +329,15 @@ def test_data_configs(name, resnet):
     assert other.keys() == config.keys()
     with pytest.raises(TypeError, match="got neither"):
         gaitzoo.data.resolve_data_config({})
+
+
+def test_models_with_dropout_call_it_as_timm_does():
+    assert gaitzoo.create_model("gln_tiny", drop_rate=0.3).compact.dropout.p == 0.3
+    rates = [0.2, None]
+    blocks = [gaitzoo.create_model("swingait_tiny", drop_path_rate=r).stage2[-1] for r in rates]
+    assert blocks[0].drop_path.drop_prob == pytest.approx(0.2)
+    assert blocks[1].drop_path.drop_prob == pytest.approx(0.1)
+    with pytest.raises(
+        TypeError, match=r"expected arguments of dygait_tiny among .*, got drop_rate"
+    ):
+        gaitzoo.create_model("dygait_tiny", drop_rate=0.3)

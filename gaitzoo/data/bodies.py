@@ -19,7 +19,8 @@ PERSON, LIMB, SPECK, OTHER = range(4)
 _LARGEST_SPECK = 0.005  # of the person's pixels; a hand has more
 _LARGEST_LIMB = 0.25
 _LARGEST_THING = 0.05  # apart from the person
-_NEAR = 0.1  # of the person's height
+_NEAR = 0.1  # of the height
+_MOST_OVERLAP = 0.2  # in rows, of parts that stand above each other
 _NEAR_BELOW = 0.25  # a foot below a hidden shin
 
 
@@ -126,12 +127,11 @@ def judge(pieces: Pieces) -> np.ndarray:
     gap_rows = np.maximum(top, main_top) - np.minimum(bottom, main_bottom)
     gap_columns = np.maximum(left, main_left) - np.minimum(right, main_right)
     reach = np.where(top >= main_bottom, _NEAR_BELOW, _NEAR)
-    height = main_bottom - main_top
+    height = np.maximum(bottom, main_bottom) - np.minimum(top, main_top)  # of both together
     near = (gap_rows <= reach * height) & (gap_columns <= _NEAR * height)
-    # Halves of a body stand above each other.
-    narrower = np.minimum(right - left, main_right - main_left)
+    # Parts of a body stand above each other, other people beside it.
     shorter = np.minimum(bottom - top, main_bottom - main_top)
-    stacked = (-gap_columns >= 0.5 * narrower) & (-gap_rows <= 0.2 * shorter)
+    stacked = -gap_rows <= _MOST_OVERLAP * shorter
     kinds = np.where(near & ((share < _LARGEST_LIMB) | stacked), LIMB, OTHER)
     kinds[(share < _LARGEST_SPECK) | (~near & (share < _LARGEST_THING))] = SPECK
     kinds[main] = PERSON

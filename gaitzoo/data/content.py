@@ -43,6 +43,7 @@ _FEW_LEVELS = 32
 _VOID = 64  # class ids of people are below it
 _MOST_GREY = 0.8  # of the lit pixels; more is a picture
 _MUCH_GREY = 0.5
+_SMALL = 500  # lit pixels of a frame; of fewer, many are outline
 _BRIGHT_BORDER = 0.75
 _SMALLEST_SHARE = 0.001  # of a frame that a person covers
 _FILLED = 0.85  # of the height of normalised frames
@@ -161,17 +162,19 @@ def check_class_ids(levels: np.ndarray, found: list[Finding]) -> None:
         )
 
 
-def check_greys(levels: np.ndarray, found: list[Finding]) -> None:
+def check_greys(levels: np.ndarray, num_frames: int, found: list[Finding]) -> None:
     """Refuses pictures: of a silhouette, only the outline is neither black nor white.
 
     Args:
         levels: ``[256]``, see :func:`histogram`, of frames bright on black.
+        num_frames: T.
         found: Findings so far; one of grey frames may be added.
 
     Raises:
         ValueError: If most lit pixels are grey.
     """
-    share = levels[FAINT:WHITE].sum() / max(1, levels[FAINT:].sum())
+    lit = levels[FAINT:].sum()
+    share = levels[FAINT:WHITE].sum() / max(1, lit)
     text = (
         f"Expected silhouettes, white on black, got frames in which {share:.0%} of the lit pixels "
         f"are grey (levels {FAINT} to {WHITE - 1}), as in a photograph or a video. Segment the "
@@ -179,7 +182,7 @@ def check_greys(levels: np.ndarray, found: list[Finding]) -> None:
     )
     if share > _MOST_GREY:
         refuse(found, "grey picture", text)
-    if share > _MUCH_GREY:
+    if share > _MUCH_GREY and lit > _SMALL * num_frames:
         found.append(Finding("grey", "warning", text))
 
 

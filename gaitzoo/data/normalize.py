@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gaitzoo.data.bodies import OTHER, PERSON, SPECK, erase, find_pieces, judge
 from gaitzoo.data.content import (
-    FAINT,
     Finding,
     check_greys,
     histogram,
@@ -28,6 +27,7 @@ Component = Literal["largest", "all"]
 EMPTY_GREY_SUM = 10_000
 """Frames whose grey values (0..255) add up to no more than this hold no usable silhouette."""
 
+_LOSS = 64  # rings around what is white are darker, also in strongly compressed images
 _PIXELS_AT_ONCE = 2**22  # of frames that are looked at together
 
 
@@ -69,14 +69,14 @@ def normalize_frames(
         ValueError: If there is no silhouette in any frame, or the frames are pictures.
     """
     levels = histogram(frames)
-    check_greys(levels, found)
-    compressed = is_compressed(levels)
-    if compressed and levels[1:FAINT].any():
+    check_greys(levels, len(frames), found)
+    compressed = component != "all" and is_compressed(levels)
+    if compressed:
         found.append(
             Finding(
                 "compressed",
                 "note",
-                f"Faint pixels (levels below {FAINT}), as lossy compression leaves them, were "
+                f"Faint pixels (levels below {_LOSS}), as lossy compression leaves them, were "
                 "blackened. Save masks without loss (PNG).",
             )
         )
@@ -86,7 +86,7 @@ def normalize_frames(
     # Few frames at a time: the copies of large ones would take many times their memory.
     for group in frames.split(max(1, _PIXELS_AT_ONCE // frames[0].numel())):
         if compressed:
-            group = group.masked_fill(group < FAINT, 0)
+            group = group.masked_fill(group < _LOSS, 0)
         if component != "all":
             group = _person_alone(group, component, seen)
         grey_sums = group.sum(dim=(1, 2), dtype=torch.int64).cpu()

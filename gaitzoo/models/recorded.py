@@ -45,6 +45,7 @@ def record_args(init: Init) -> Init:
         init: ``__init__`` of a :class:`GaitModel`.
 
     Example:
+        >>> from gaitzoo import GaitModel
         >>> class Net(GaitModel):
         ...     @record_args
         ...     def __init__(self, *, width: int = 3) -> None:

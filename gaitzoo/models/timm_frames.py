@@ -157,6 +157,8 @@ class TimmFrames(MaxPooled):
         self.part_fc = PartLinear(self.num_parts, map_channels, channels)
         self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
         init_weights(self.neck)
+        # Saved weights replace timm's: building the model again must not download them.
+        self.model_args["pretrained_backbone"] = False
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

@@ -22,6 +22,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.layers.conv import Conv2d, Conv3d
+
 __all__ = ["WinogradConv2d", "WinogradConv3d", "save_multiplications"]
 
 # The points +-_NEAR and +-_FAR; the square of one is the inverse of the other's.
@@ -36,7 +38,7 @@ _FEWEST_PIXELS = 2048
 _FEWEST_ROWS = 8
 
 
-class WinogradConv2d(nn.Conv2d):
+class WinogradConv2d(Conv2d):
     """A 3 x 3 convolution for inference, with fewer multiplications where that is faster.
 
     Args:
@@ -64,7 +66,7 @@ class WinogradConv2d(nn.Conv2d):
         return _convolve(images, self.weights, self.biases)[0].permute(0, 3, 1, 2)
 
 
-class WinogradConv3d(nn.Conv3d):
+class WinogradConv3d(Conv3d):
     """A ``K x 3 x 3`` convolution for inference, with fewer multiplications where that is faster.
 
     Args:
@@ -106,9 +108,10 @@ def save_multiplications(module: nn.Module) -> None:
             gain anything.
     """
     for name, child in module.named_children():
-        if type(child) is nn.Conv2d and _gains(child):
+        plain = type(child) in (nn.Conv2d, nn.Conv3d, Conv2d, Conv3d)
+        if plain and isinstance(child, nn.Conv2d) and _gains(child):
             setattr(module, name, WinogradConv2d(child))
-        elif type(child) is nn.Conv3d and _gains(child):
+        elif plain and isinstance(child, nn.Conv3d) and _gains(child):
             setattr(module, name, WinogradConv3d(child))
         else:
             save_multiplications(child)

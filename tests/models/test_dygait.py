@@ -340,7 +340,7 @@ def test_keys_of_the_other_network_never_replace_the_right_ones(extra, tmp_path)
         ({"channels": 4}, "3 for the shallow one, got 4"),
         (
             {"channels": (0, 4, 4)},
-            r"channels as a tuple of positive whole numbers, got \(0, 4, 4\)",
+            r"positive whole numbers, got \(0, 4, 4\)",
         ),
         ({"in_channels": 0}, "positive whole number, got 0"),
         ({"single_stage": "no"}, "single_stage as True or False"),

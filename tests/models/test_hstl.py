@@ -635,13 +635,13 @@ LEVEL = HSTLLevel((8,), (4,))
         ({"levels": (LEVEL._replace(channels=()),)}, "channels of a level as a tuple of positive"),
         (
             {"levels": (LEVEL._replace(channels=4),)},
-            "channels of a level as a tuple of positive whole numbers, got 4",
+            "channels of a level as .* got 4",
         ),
         (
             {"levels": (LEVEL._replace(heights=(8, 0)),)},
-            "heights of a level as a tuple of positive",
+            "heights of a level as a tuple",
         ),
-        ({"levels": (LEVEL._replace(heights=8),)}, "heights of a level as a tuple of positive"),
+        ({"levels": (LEVEL._replace(heights=8),)}, "heights of a level as a tuple"),
         ({"levels": (LEVEL, LEVEL._replace(heights=(4, 3)))}, "level 2 that add up to its 8 rows"),
         (
             {"levels": (LEVEL._replace(halve=True), LEVEL)},

@@ -36,7 +36,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     Takes the authors' files, files of trainers (a pickled dictionary, read with
     ``weights_only=True``, with the parameters alone or under a name such as ``"model"``,
     ``"state_dict"`` or ``"state_dict_ema"``) and safetensors written by ``save_pretrained``.
-    Whose layout it is shows in the keys; prefixes of ``DistributedDataParallel``,
+    The keys tell the layout; prefixes of ``DistributedDataParallel``,
     ``torch.compile`` or Lightning before them do not matter.
 
     Args:
@@ -52,7 +52,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             parameter.
 
     Warns:
-        UserWarning: If the file holds several sets of parameters; says which one was taken.
+        UserWarning: If the file holds several sets of parameters; names the one taken.
     """
     inner = unwrapped(model) if isinstance(model, nn.Module) else model
     if not isinstance(inner, GaitModel):

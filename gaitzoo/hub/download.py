@@ -54,7 +54,7 @@ def published_weights(
     need neither the network nor the original.
 
     Args:
-        cfg: Says repository, file, revision, size and hash.
+        cfg: With repository, file, revision, size and hash.
         num_classes: Classes that the model will have; a kept classifier with another count is
             not read. ``None`` reads everything.
         cache_dir: Where both files are kept; ``None`` = the Hub's folders (``HF_HOME``).
@@ -111,7 +111,7 @@ def converted_file(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> P
     """Where the converted weights of a cfg are kept: a folder ``gaitzoo`` of the cache.
 
     Args:
-        cfg: Says what was converted.
+        cfg: Of what was converted.
         cache_dir: The cache; ``None`` = where the Hub's client keeps other libraries' files
             (``HF_HOME/assets``, or ``HF_ASSETS_CACHE``).
     """

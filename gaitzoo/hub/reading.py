@@ -88,7 +88,7 @@ def read_state_dict(
         ValueError: If it is damaged, or holds anything but tensors, numbers and plain containers.
 
     Warns:
-        UserWarning: If the file holds several sets of parameters; says which one was taken.
+        UserWarning: If the file holds several sets of parameters; names the one taken.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,7 +134,7 @@ def write_safetensors(
     Args:
         path: The file; replaced if it exists.
         state_dict: Parameter name to tensor.
-        metadata: What else the file says.
+        metadata: What else stands in the file.
 
     Raises:
         OSError: If the file cannot be written.
@@ -158,7 +158,7 @@ def check_file(path: Path, cfg: PretrainedCfg) -> None:
 
     Args:
         path: The file.
-        cfg: Says ``sha256`` and, perhaps, ``size``.
+        cfg: With ``sha256`` and, perhaps, ``size``.
 
     Raises:
         WrongFileError: If size or hash differ.

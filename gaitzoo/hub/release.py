@@ -40,7 +40,7 @@ def download_release(cfg: PretrainedCfg, cache_dir: str | Path | None = None) ->
     it when it has come, and compared whenever it is read.
 
     Args:
-        cfg: Says ``url`` and, where known, ``size`` and ``sha256``.
+        cfg: With ``url`` and, where known, ``size`` and ``sha256``.
         cache_dir: Where the file is kept; ``None`` = a folder of the Hub's cache (``HF_HOME``).
 
     Returns:

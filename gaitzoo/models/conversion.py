@@ -36,7 +36,7 @@ def rename_keys(
     Args:
         state_dict: Parameters under other names.
         new_key: Gives our name for a key, ``None`` for an unknown one.
-        model: Whose layout this is, for the message.
+        model: Owner of the layout, for the message.
 
     Raises:
         UnknownKeysError: If a key has no new name.
@@ -63,7 +63,7 @@ def rename_by_table(state_dict: StateDict, table: Mapping[str, str], model: str)
         state_dict: Parameters under other names.
         table: Regular expression to our name, in which ``\1`` is the first group. Plain names,
             whose dots need no backslash, are patterns too.
-        model: Whose layout this is, for the message.
+        model: Owner of the layout, for the message.
 
     Raises:
         UnknownKeysError: If a key fits no pattern.

@@ -43,7 +43,7 @@ class FrozenLLM(nn.Module):
             Hub are refused), a configuration of transformers or the same as a mapping with
             ``"model_type"`` (random weights), or a model of transformers (this very one, frozen
             from now on; a layer that predicts words is left out).
-        revision: Branch, tag or commit, for names only. Afterwards the attribute says the commit.
+        revision: Branch, tag or commit, for names only. The attribute is the commit.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``None`` = float32, or that of a
             ready model. The layers around it keep their own.
         attn_implementation: For transformers: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``

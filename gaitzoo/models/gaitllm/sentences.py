@@ -62,7 +62,7 @@ class G2LProjector(nn.Module):
 
 
 class L2GProjector(nn.Module):
-    """Brings what a language model says back to the width of gait features.
+    """Brings the output of a language model to the width of gait features.
 
     Source: GaitLLM (CVPR 2025), language-to-gait projector: fully connected, back to the encoder's
     width. Our choice: no bias (behind a maximum over the sentence it would shift all samples

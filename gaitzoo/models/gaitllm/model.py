@@ -8,7 +8,7 @@ Differences from upstream: unknown. What is known of the paper is its pipeline: 
 spatial tokenizer, peak token finder, motion clip assembler, frozen language model, projector,
 maximum over the sentence, one more part beside the encoder's. Everything else is our choice:
 marked so in the docstrings here and in those of the blocks, an argument or, where a docstring
-states it, fixed without a source. Published numbers are those of the authors' model, not of this one.
+states it, fixed without a source. Published numbers are of the authors' model, not of this one.
 """
 
 from __future__ import annotations

@@ -63,10 +63,10 @@ def embed(
     Threads may share a model that is in eval mode already.
 
     A sequence too long for ``max_memory`` is cut into overlapping pieces, with equal results, by
-    models in which a frame's influence on others ends (``model.temporal_reach()``): DeepGaitV2,
-    GaitBase, HSTL and timm networks. DyGait's mean over time reaches over the whole sequence; it
-    is run whole, whatever memory that takes. A batch that runs out of memory is halved and run
-    again.
+    models in which a frame's influence on others ends (``model.temporal_reach()``): most of
+    them. DyGait's mean over time reaches over the whole sequence, and GaitPart's maximum is of
+    parts, not of maps; both are run whole, whatever memory that takes. A batch that runs out of
+    memory is halved and run again.
 
     Args:
         model: A model of this library, plain or from :func:`gaitzoo.fuse_for_inference`; also

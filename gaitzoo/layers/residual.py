@@ -309,6 +309,11 @@ class ResidualBackbone(nn.Module):
         ends = [len(layer) - 1 for layer in self.layers]  # pyright: ignore[reportArgumentType]
         return (f"{prefix}stem", *(f"{prefix}layers.{i}.{end}" for i, end in enumerate(ends)))
 
+    def reach(self) -> int:
+        """Frames before and after that a frame of the map depends on."""
+        layers: Any = list(self.layers.children())[1:]
+        return {"2d": 0, "p3d": 1, "3d": 2}[self.mode] * sum(map(len, layers))
+
     def forward(
         self,
         x: Tensor,

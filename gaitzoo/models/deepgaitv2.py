@@ -123,10 +123,7 @@ class DeepGaitV2(MaxPooled):
 
     def temporal_reach(self) -> tuple[int, int]:
         """See :meth:`GaitModel.temporal_reach`."""
-        frames_per_block = {"2d": 0, "p3d": 1, "3d": 2}[self.backbone.mode]
-        # The first layer sees single frames.
-        layers: Any = list(self.backbone.layers.children())[1:]
-        return frames_per_block * sum(map(len, layers)), 1
+        return self.backbone.reach(), 1
 
 
 class GaitBase(DeepGaitV2):

@@ -15,6 +15,7 @@ Differences from upstream:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -71,6 +72,7 @@ class GaitGL(GaitModel):
     """
 
     architecture = "gaitgl"
+    neck_folds_into = "part_fc"
     min_frames = 3
 
     @record_args
@@ -146,6 +148,16 @@ class GaitGL(GaitModel):
         for block in (*self.stage2, *self.stage3):
             x = self.run(block, x, lengths)
         return x, lengths
+
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`."""
+        step = self.min_frames
+        blocks = len(self.stage1) + len(self.stage2) + len(self.stage3)
+        return step * (blocks + -(-len(self.stem) // step)), step
+
+    def temporal_maps(self, inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """See :meth:`GaitModel.temporal_maps`."""
+        yield self.forward_features(inputs)[0], self.min_frames
 
     def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
         """Pools over time and rows and embeds every part."""

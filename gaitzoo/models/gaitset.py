@@ -16,6 +16,7 @@ Differences from upstream:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -111,22 +112,47 @@ class GaitSet(PartHead):
             one on the channel axis, and ``[N]`` ones (``None`` if ``lengths`` is).
         """
         x, lengths = self.prepare(silhouettes, lengths)
-        x = self.run(self.set_block1, x)
-        pooled = self.run(self.global_block2, self.set_pool(x, lengths))
-        x = self.run(self.set_block2, x)
-        pooled = self.run(self.global_block3, pooled + self.set_pool(x, lengths))
-        last = self.set_pool(self.run(self.set_block3, x), lengths)
-        maps = torch.cat([last, pooled + last], dim=1).unsqueeze(2)
+        pooled = [self.set_pool(x, lengths) for x in self._frame_maps(x)]
+        maps = self._of_set(pooled).unsqueeze(2)
         return maps, None if lengths is None else torch.ones_like(lengths)
 
-    def pool_parts(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+    def _frame_maps(self, x: Tensor) -> Iterator[Tensor]:
+        for block in (self.set_block1, self.set_block2, self.set_block3):
+            x = self.run(block, x)
+            yield x
+
+    def _of_set(self, pooled: Sequence[Tensor]) -> Tensor:
+        """Both maps of a set from the maxima at three depths."""
+        first, second, last = pooled
+        whole = self.run(self.global_block2, first)
+        whole = self.run(self.global_block3, whole + second)
+        return torch.cat([last, whole + last], dim=1)
+
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
+        return 0, 1
+
+    def temporal_maps(self, inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """See :meth:`GaitModel.temporal_maps`: those of single frames at three depths."""
+        x, _ = self.prepare(inputs, None)
+        for features in self._frame_maps(x):
+            yield features, 1
+
+    def pool_parts(
+        self, features: Tensor | tuple[Tensor, Tensor, Tensor], lengths: Tensor | None
+    ) -> Tensor:
         """Part vectors before the matrices, ``[N, P, channels[2]]``.
 
         Args:
-            features: As from :meth:`forward_features`.
-            lengths: Unused; the time axis has one entry.
+            features: As from :meth:`forward_features`; or the three maps of frames, as from
+                :meth:`temporal_maps`.
+            lengths: Valid frames of the three maps; the set's maps have no time.
         """
-        last, whole = features.squeeze(2).chunk(2, dim=1)
+        if isinstance(features, tuple):
+            features = self._of_set([self.set_pool(one, lengths) for one in features])
+        else:
+            features = features.squeeze(2)
+        last, whole = features.chunk(2, dim=1)
         return torch.cat([self.part_pool(last), self.part_pool(whole)], dim=1)
 
 

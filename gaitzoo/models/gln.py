@@ -15,6 +15,8 @@ Differences from upstream:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -193,8 +195,30 @@ class GLN(GaitModel):
         together = torch.cat([F.interpolate(one, size=size) for one in maps], dim=1)
         return together.unsqueeze(2), None if lengths is None else torch.ones_like(lengths)
 
-    def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
-        """Pools bands of the three maps and embeds every part."""
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
+        return 0, 1
+
+    def temporal_maps(self, inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """See :meth:`GaitModel.temporal_maps`: those of single frames at three depths."""
+        x, _ = self.prepare(inputs, None)
+        for features in self._frame_maps(x):
+            yield features, 1
+
+    def forward_head(
+        self,
+        features: Tensor | tuple[Tensor, Tensor, Tensor],
+        lengths: Tensor | None = None,
+    ) -> GaitOutput:
+        """Pools bands of the three maps and embeds every part.
+
+        Args:
+            features: As from :meth:`forward_features`; or the three maps of frames, as from
+                :meth:`temporal_maps`.
+            lengths: Valid frames of the three maps of frames; the set's maps have no time.
+        """
+        if isinstance(features, tuple):
+            return self._embed(self._joined([self.set_pool(one, lengths) for one in features]))
         maps = features.squeeze(2).chunk(3, dim=1)
         return self._embed([one[..., :: 2**i, :: 2**i] for i, one in enumerate(maps)])
 
@@ -204,17 +228,25 @@ class GLN(GaitModel):
 
     def _maps(self, silhouettes: Tensor, lengths: Tensor | None) -> list[Tensor]:
         x, lengths = self.prepare(silhouettes, lengths)
+        return self._joined([self.set_pool(one, lengths) for one in self._frame_maps(x)])
+
+    def _frame_maps(self, x: Tensor) -> Iterator[Tensor]:
         if x.shape[3] % 4 or x.shape[4] % 4:
             raise ValueError(
                 "expected frames with a height and a width that are multiples of 4, got "
                 f"{x.shape[3]} x {x.shape[4]}; for example 128 x 88 or 64 x 44"
             )
         x = self.run(self.frames0, x)
-        pooled = self.set_pool(x, lengths)
-        pairs = [torch.cat([pooled, pooled], dim=1)]
-        for frames, whole in ((self.frames1, self.set1), (self.frames2, self.set2)):
+        yield x
+        for frames in (self.frames1, self.frames2):
             x = self.run(frames, F.max_pool3d(x, (1, 2, 2)))
-            of_frames = self.set_pool(x, lengths)
+            yield x
+
+    def _joined(self, of_set: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of a set, fine to coarse, from the maxima at three depths."""
+        pooled = of_set[0]
+        pairs = [torch.cat([pooled, pooled], dim=1)]
+        for whole, of_frames in zip((self.set1, self.set2), of_set[1:], strict=True):
             pooled = self.run(whole, F.max_pool2d(pooled, 2)) + of_frames
             pairs.append(torch.cat([of_frames, pooled], dim=1))
         joined = self.lateral[2](pairs[2])

@@ -77,6 +77,7 @@ class MTSGait(MaxPooled):
     ) -> None:
         super().__init__(embedding=self.side_of("fc"))
         self.in_channels, self.embedding = in_channels, "fc"
+        self.hops = tuple(hops)
         first, *_, last = channels
         self.stem = FrameWise(nn.Conv2d(in_channels, first, 5, padding=2, bias=False))
         widths = [first, first]
@@ -118,6 +119,10 @@ class MTSGait(MaxPooled):
             if i in (0, 2):
                 x = self.pool(x)
         return x, lengths
+
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`."""
+        return len(self.switches) * max(self.hops, default=0), 1
 
 
 # The authors' list counts activations and pools too.

@@ -106,6 +106,10 @@ class ScoNet(MaxPooled):
         x, lengths = self.prepare(silhouettes, lengths)
         return self.backbone(x, lengths, self.run), lengths
 
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
+        return self.backbone.reach(), 1
+
     @torch.no_grad()
     def predict(self, silhouettes: Any, lengths: Tensor | None = None) -> Tensor:
         """The class of every sequence: the largest mean score over parts.

@@ -165,6 +165,13 @@ class SwinGait(MaxPooled):
             tokens = self.run(block, tokens, masks)
         return self.norm(tokens).permute(0, 4, 1, 2, 3), lengths
 
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`: pieces begin where windows do."""
+        frames = self.window[0]
+        blocks = len(self.stage1) + len(self.stage2)
+        reach = self.backbone.reach() + (frames - 1) * blocks
+        return -(-reach // frames) * frames, frames
+
 
 def _stage(
     dim: int, num_heads: int, window: tuple[int, int, int], rates: Sequence[float]

@@ -83,6 +83,7 @@ class P3DHWDBlock(nn.Module):
         self.conv1 = FrameWise(nn.Conv2d(in_channels, width, 3, padding=1, bias=False))
         self.bn1 = nn.BatchNorm3d(width)
         self.down = FrameWise(HaarDownsample2d(width, out_channels)) if down else None
+        self.reach = time_kernel // 2 if temporal else 0
         self.temporal_conv, self.temporal_bn = None, None
         if temporal:
             self.temporal_conv = Conv3d(
@@ -215,6 +216,10 @@ class TrackletGait(MaxPooled):
         for block in self.blocks:
             x = self.run(block, x, lengths)
         return x, lengths
+
+    def temporal_reach(self) -> tuple[int, int]:
+        """See :meth:`GaitModel.temporal_reach`."""
+        return sum(block.reach for block in self.blocks), 1  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 _PIECES = {

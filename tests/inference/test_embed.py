@@ -121,6 +121,8 @@ def test_refused(model):
 
 LONG = ["deepgaitv2_2d_tiny", "deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "gaitbase_tiny"]
 LONG += ["hstl_tiny", "timm_frames_tiny"]
+LONG += ["gaitset_tiny", "gln_tiny", "sconet_tiny"]  # sets: frames never see each other
+LONG += ["gaitgl_tiny", "mtsgait_tiny", "swingait_tiny", "trackletgait_tiny"]
 
 
 @pytest.mark.parametrize("fuse", [False, True])
@@ -139,7 +141,7 @@ def test_pieces_give_the_numbers_of_the_whole(name, fuse):
             assert relative_error(found, wanted) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["deepgaitv2_3d_tiny", "deepgaitv2_p3d_tiny", "hstl_tiny"])
+@pytest.mark.parametrize("name", LONG)
 @torch.no_grad()
 def test_no_frame_beyond_the_reach_matters(name):
     model = make(name, num_classes=0).double()

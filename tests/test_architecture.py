@@ -28,7 +28,7 @@ ORDER = [
 ]
 ORDER += ["evaluation", "testing", "__init__", "cli", "__main__"]
 # Imports inside functions, where users expect the method there.
-LATE = {("models/base", "hub"), ("models/gaitllm", "hub")}
+LATE = {("models/shared", "hub"), ("models/gaitllm", "hub")}
 FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, float32, is_grad_enabled, nn
@@ -17,12 +16,13 @@ from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.habits import TimmHabits
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.recorded import record_args
+from gaitzoo.models.shared import SharedModel
 from gaitzoo.models.walkers import warn_of_walkers
 
 __all__ = ["GaitModel", "init_weights", "num_classes_of", "record_args"]
 
 
-class GaitModel(TimmHabits):
+class GaitModel(TimmHabits, SharedModel):
     """Base of the models: frames in, embeddings out.
 
     A subclass builds its layers in a constructor under :func:`record_args`, whose keyword
@@ -54,6 +54,8 @@ class GaitModel(TimmHabits):
         fused: Whether :func:`gaitzoo.fuse_for_inference` made it, so that it can only be run.
         maps_in: Name of the submodule that ends where maps do; "" = the model itself. A narrow type
             given to :func:`gaitzoo.fuse_for_inference` is for that part alone.
+        neck_folds_into: Name of the matrices whose output ``neck`` alone reads where it is a
+            :class:`SharedBNNeck`, so that fusing makes one of the two; ``None`` = there are none.
         unfused_norms: Names of the batch norms that fusing left in a fused model.
         num_features: C of the embeddings.
         num_parts: P of the embeddings.
@@ -65,6 +67,7 @@ class GaitModel(TimmHabits):
     min_frames: int = 1
     fused: bool = False
     maps_in: ClassVar[str] = ""
+    neck_folds_into: ClassVar[str | None] = None
     unfused_norms: tuple[str, ...] = ()
     weights_of: str | None = None
 
@@ -347,117 +350,6 @@ class GaitModel(TimmHabits):
             return nullcontext(), _statistics_kept(block)
 
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
-
-    def save_pretrained(
-        self, save_directory: str | Path, *, model_card: Mapping[str, str] | None = None
-    ) -> Path:
-        """Writes ``config.json``, ``model.safetensors`` and a model card into a folder.
-
-        Args:
-            save_directory: Folder; made if needed. Files of an earlier save are replaced.
-            model_card: Sections of the card to fill in: ``"training_data"``, ``"intended_use"``,
-                ``"limits"``, ``"license"``, ``"results"``.
-
-        Returns:
-            The folder.
-
-        Raises:
-            ValueError: If ``model_card`` names an unknown section, or the model is fused.
-        """
-        from gaitzoo.hub.sharing import HubAdapter
-
-        return HubAdapter(self, model_card).save(save_directory)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        model_card: Mapping[str, str] | None = None,
-        commit_message: str = "Upload a gaitzoo model",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-    ) -> str:
-        """Uploads the model to the Hugging Face Hub in one commit; returns the commit's URL.
-
-        Args:
-            repo_id: ``"organisation/name"``.
-            model_card: As for :meth:`save_pretrained`.
-            commit_message: Message of the commit.
-            private: Whether a new repository is private; ``None`` = the organisation's rule.
-            token: Hub token; ``None`` = the one logged in.
-            branch: Branch to push to; ``None`` = main.
-            create_pr: Open a pull request instead of writing to the branch.
-
-        Raises:
-            ValueError: As for :meth:`save_pretrained`, or if ``repo_id`` is no repository name.
-            PermissionError: If the Hub does not let this user write there.
-            ConnectionError: If the Hub answers with another error.
-        """
-        from gaitzoo.hub.sharing import HubAdapter
-
-        return HubAdapter(self, model_card).push_to_hub(
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        num_classes: int | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-        **model_args: Any,
-    ) -> Self:
-        """Loads a model that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
-
-        Args:
-            name_or_path: A folder on disk or a Hub repository ``org/name``.
-            revision: Branch, tag or commit of the repository.
-            num_classes: Another class count drops the saved classifier (0 = no classifier).
-            cache_dir: Where downloads are kept; ``None`` = the Hub's own cache.
-            token: Hub token; ``None`` = the one logged in.
-            local_files_only: Use what is in the cache and never the network.
-            force_download: Download again what is in the cache.
-            **model_args: Arguments of the model to take instead of the saved ones, for example
-                where something that it is built from lies now.
-
-        Returns:
-            The model in eval mode.
-
-        Raises:
-            FileNotFoundError: If the folder lacks a file.
-            TypeError: If the model has no such argument.
-            ValueError: If the files are of another model, damaged, or do not fit exactly.
-        """
-        from gaitzoo.hub.sharing import HubAdapter
-
-        model = HubAdapter.from_pretrained(
-            name_or_path,
-            revision=revision,
-            num_classes=num_classes,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            force_download=force_download,
-            model_args=model_args,
-        ).model
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"expected a saved {cls.__name__}, got a {type(model).__name__} in {name_or_path}; "
-                f"use {type(model).__name__}.from_pretrained"
-            )
-        return model
 
 
 def init_weights(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """How fast the models embed: one sequence at a time, in batches, fused, narrow, compiled.
 
-    python examples/benchmark.py                     # four models, on the GPU if there is one
+    python examples/benchmark.py                     # all of MODELS, on the GPU if there is one
     python examples/benchmark.py --models dygait hstl.gait3d --rounds 9 --json speed.json
     python examples/benchmark.py --plot speed.png    # needs matplotlib
 
@@ -47,6 +47,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "hstl": ("hstl.casiab", {}),
     "deepgaitv2_p3d-10": ("deepgaitv2_p3d.casiab", {"layers": (1, 1, 1, 1)}),
     "gaitbase": ("gaitbase.casiab", {}),
+    "gaitset": ("gaitset.casiab", {}),
+    "gaitpart": ("gaitpart.casiab", {}),
+    "gln": ("gln.gait3d", {}),
+    "gaitgl": ("gaitgl.casiab", {}),
+    "mtsgait": ("mtsgait.gait3d", {}),
+    "swingait": ("swingait.ccpg", {}),
+    "sconet": ("sconet.scoliosis1k", {}),
+    "trackletgait": ("trackletgait.gait3d", {}),
 }
 WAYS = ("naive", "batched", "fused", "fused bf16", "compiled")
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
 from gaitzoo.layers.conv import Conv3d
+from gaitzoo.layers.fold import fold_sequential
 from gaitzoo.layers.fused import fold_inside
 from gaitzoo.layers.haar import HaarDownsample2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear
@@ -110,6 +111,10 @@ class P3DHWDBlock(nn.Module):
         """Itself, with the batch norms folded: for inference alone."""
         fold_inside(self, ("conv1.block", "bn1"), ("conv2.block", "bn2"))
         fold_inside(self, ("temporal_conv", "temporal_bn"))
+        if self.down is not None:
+            fold_inside(self.down.block, ("conv", "bn"))
+        if self.shortcut is not None:
+            fold_sequential(self.shortcut)
         return self
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

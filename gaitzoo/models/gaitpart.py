@@ -102,8 +102,15 @@ class TemporalPartAggregator(nn.Module):
 
 def _neighbourhood(x: Tensor, lowest: Tensor, size: int) -> Tensor:
     """Mean (zeros outside count) plus maximum of neighbouring frames."""
-    mean = F.avg_pool1d(x, size, stride=1, padding=size // 2)
-    return mean + F.max_pool1d(lowest, size, stride=1, padding=size // 2)
+    # Not pool1d: exported programs would keep the number of frames of the example.
+    num_frames, reach = x.shape[2], size // 2
+    zeros = F.pad(x, (reach, reach))
+    lowest = F.pad(lowest, (reach, reach), value=torch.finfo(x.dtype).min)
+    total, highest = zeros[..., :num_frames], lowest[..., :num_frames]
+    for i in range(1, size):
+        total = total + zeros[..., i : i + num_frames]
+        highest = torch.maximum(highest, lowest[..., i : i + num_frames])
+    return total / size + highest
 
 
 class GaitPart(PartHead):

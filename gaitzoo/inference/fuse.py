@@ -5,26 +5,36 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_weights
 
+from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.layers.conv import guard_convolutions
 from gaitzoo.layers.fold import fold_batch_norms, fold_sequential
 from gaitzoo.layers.fused import FrameMaxPool, channels_last
-from gaitzoo.layers.heads import PartLinear, SharedBNNeck
 from gaitzoo.layers.winograd import save_multiplications
 from gaitzoo.models.base import GaitModel
+from gaitzoo.models.outputs import GaitOutput
 
 __all__ = ["fast_dtype", "fuse_for_inference"]
 
 Model = TypeVar("Model", bound=GaitModel)
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (*_HALF, torch.float32, torch.float64)
+# Differences that rounding explains, of the largest embedding; GPUs round float32 to ten bits.
+_ALLOWED = {torch.float32: 0.01, torch.float64: 1e-6}
+_TAKES_ITS_OWN_TYPE = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+)
 # Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from using a processor's bfloat16 units.
 _WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"}
 _WITHOUT_BFLOAT16 |= {"AVX512_CORE", "AVX512_CORE_VNNI"}
@@ -42,8 +52,10 @@ def fuse_for_inference(
     embeddings differ from the plain model's by less than 1e-5 of the largest.
 
     A block may bring a form of its own: a method ``fused(dtype)`` that gives the module to stand in
-    its place. In all others, convolutions with the batch norm behind them are found. What comes
-    after the maps says ``keeps_float32 = True``.
+    its place, or the block itself, which then stays as it is. In all others, convolutions with the
+    batch norm behind them are found. What comes after the maps says ``keeps_float32 = True``.
+    Before the type is changed, the copy and the model embed a short made-up sequence: what cannot
+    be seen in code is found there.
 
     The copy is in eval mode and works wherever the model does (:func:`gaitzoo.embed`, calls with
     ``lengths``, ``torch.export``). It can neither be trained nor saved: ``train()``,
@@ -68,6 +80,7 @@ def fuse_for_inference(
 
     Raises:
         TypeError: If ``model`` is no model of this library, or ``dtype`` no floating-point type.
+        ValueError: If a module is used in such a way that fusing would change the numbers.
 
     Warns:
         UserWarning: If batch norms of maps are left, each of which is a pass over memory.
@@ -99,10 +112,15 @@ def fuse_for_inference(
         wanted = own if own == torch.float64 else fast_dtype(device)
     guard_convolutions(fused)
     with torch.no_grad():
-        _fuse_children(fused, wanted)
+        example = _example(fused)
+        outputs = _outputs(fused, example)
+        _fuse_children(fused, wanted, _used_twice(fused), {})
         _fold_neck(fused)
-    fused.eval()  # also what has just been made
+        fused.eval()  # also what has just been made
+        _check(fused, example, outputs)
     _set_dtypes(maps, wanted)
+    if wanted in _HALF:
+        fused.register_forward_hook(_widen_output)
     save_multiplications(maps)
     fused.requires_grad_(False)
     fused.fused = True
@@ -152,30 +170,46 @@ def _processor_has_bfloat16() -> bool:
 _UNITS = ("avx512_bf16", "amx_tile")
 
 
-def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
-    """Asks every module inside for its fused form; folds what has none of its own."""
-    for name, child in module.named_children():
-        form = _fused_form(child, dtype)
-        if form is not child:
-            setattr(module, name, form)
+def _used_twice(model: nn.Module) -> set[nn.Module]:
+    """Modules with several parents or names: folding for one use would spoil the other."""
+    counts = Counter(
+        child for parent in model.modules() for child in parent._modules.values() if child
+    )
+    return {module for module, count in counts.items() if count > 1}
+
+
+def _fuse_children(
+    module: nn.Module, dtype: torch.dtype, keep: set[nn.Module], forms: dict[nn.Module, nn.Module]
+) -> None:
+    """Asks every module inside for its fused form; folds what has none of its own.
+
+    Args:
+        module: The parent.
+        dtype: Type of the maps.
+        keep: What is used in several places and not folded.
+        forms: What modules met so far have become.
+    """
+    for name, child in module._modules.items():
+        if child is None:
             continue
-        _fuse_children(child, dtype)
-        if isinstance(child, nn.Sequential):
-            fold_sequential(child)
-        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in child.children()):
-            fold_batch_norms(child)
+        if child not in forms:
+            forms[child] = _fused_form(child, dtype, keep, forms)
+        setattr(module, name, forms[child])
 
 
-def _fused_form(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _fused_form(
+    module: nn.Module, dtype: torch.dtype, keep: set[nn.Module], forms: dict[nn.Module, nn.Module]
+) -> nn.Module:
     form: Callable[[torch.dtype], nn.Module] | None = getattr(module, "fused", None)
     if callable(form):
         return form(dtype)
     if type(module) is nn.MaxPool3d:
         return _fused_max_pool(module)
-    blocks = list(module) if isinstance(module, nn.ModuleList) else []
-    row: Callable[..., nn.Module] | None = getattr(blocks[0] if blocks else None, "fused_row", None)
-    if callable(row) and len({type(block) for block in blocks}) == 1:
-        return nn.ModuleList([row(blocks, dtype)])
+    _fuse_children(module, dtype, keep, forms)
+    if type(module) is nn.Sequential:
+        fold_sequential(module, keep)
+    else:
+        fold_batch_norms(module, keep)
     return module
 
 
@@ -206,40 +240,48 @@ def _batch_norms(model: GaitModel) -> tuple[str, ...]:
 
 
 def _fold_neck(model: GaitModel) -> None:
-    """Folds the batch norm behind the part vectors into their matrices."""
-    part_fc, neck = getattr(model, "part_fc", None), getattr(model, "neck", None)
-    # A normalised matrix has no scale to put it into; PartBNNeck's input is itself an output.
-    if not isinstance(neck, SharedBNNeck) or not isinstance(part_fc, PartLinear):
+    """Folds the batch norm behind the part vectors into their matrices, where a model allows it."""
+    neck = getattr(model, "neck", None)
+    fold: Callable[[nn.Module], None] | None = getattr(neck, "fold_into", None)
+    if model.neck_folds_into is not None and fold is not None:
+        fold(model.get_submodule(model.neck_folds_into))
+
+
+def _example(model: GaitModel) -> Any:
+    """A short made-up sequence as a batch of one; ``None`` where the weights have no memory."""
+    tensor = next(model.parameters(), torch.empty(0))
+    if tensor.is_meta:
+        return None
+    sequence = example_sequence(model, max(3, model.min_frames + 1), seed=0)
+    return each_tensor(sequence, lambda x: x[None].to(tensor.device))
+
+
+def _outputs(model: GaitModel, example: Any) -> Tensor | None:
+    """Embeddings of a made-up sequence; ``None`` if the model cannot read it."""
+    if example is None:
+        return None
+    try:
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            found = model(example).embeddings
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    return found.double() if found.isfinite().all() else None
+
+
+def _check(model: GaitModel, example: Any, wanted: Tensor | None) -> None:
+    """Raises if fusing has changed the numbers: no code says all that is done with a module."""
+    if wanted is None:
         return
-    if part_fc.normalized or not isinstance(neck.bn, nn.BatchNorm1d):
-        return
-    bn = neck.bn
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    # Linear layers keep [C_out, C_in], part-wise ones [P, C_in, C_out]; they have no bias yet.
-    weight, bias = fuse_linear_bn_weights(
-        part_fc.weight.transpose(1, 2),
-        torch.zeros_like(bn.running_mean),
-        bn.running_mean,
-        bn.running_var,
-        bn.eps,
-        bn.weight,
-        bn.bias,
-    )
-    part_fc.weight = nn.Parameter(weight.transpose(1, 2).contiguous())
-    neck.bn = _Shift(bias)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-class _Shift(nn.Module):
-    """What is left of a batch norm whose scale is in the matrix before it."""
-
-    def __init__(self, bias: Tensor) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Adds the bias, ``[C]``, to ``[N, C, P]``."""
-        return x + self.bias[:, None]
+    found = _outputs(model, example)
+    allowed = _ALLOWED.get(next(model.parameters()).dtype, 0.05) * wanted.abs().max()
+    if found is None or found.shape != wanted.shape or (found - wanted).abs().max() > allowed:
+        raise ValueError(
+            f"expected a fused {type(model).__name__} to give the embeddings of the plain one, got "
+            "others; a module inside is used in a way that its own code does not show (its output "
+            "read by a hook or from outside, called in another order): define fused(self, dtype) "
+            "there and return self, and it stays as it is"
+        )
 
 
 def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
@@ -250,6 +292,8 @@ def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
         if wide != dtype:
             module.register_forward_pre_hook(_widen)
         return
+    if dtype in _HALF and isinstance(module, _TAKES_ITS_OWN_TYPE):
+        module.register_forward_pre_hook(_narrow)
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
@@ -267,9 +311,22 @@ def _lay_out(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor
     return channels_last(output)
 
 
+def _narrow(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    """What a layer in half precision is given behind one in float32, in its own type."""
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        return inputs
+    return tuple(
+        x.to(weight.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
+    )
+
+
+def _widen_output(_: nn.Module, inputs: tuple[object, ...], output: Any) -> Any:
+    """Outputs in float32 also of models whose own head is in half precision."""
+    narrow = isinstance(output, GaitOutput) and output.embeddings.dtype in _HALF
+    return output.to(torch.float32) if narrow else output
+
+
 def _widen(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
     """What a module in float32 is given, if it is narrower, in float32."""
-    return tuple(
-        x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
-        for x in inputs
-    )
+    return tuple(x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x for x in inputs)

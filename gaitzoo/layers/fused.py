@@ -77,7 +77,9 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
 
-def fold(conv: nn.Conv2d | nn.Conv3d, bn: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+def fold(
+    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, bn: nn.Module
+) -> tuple[nn.Parameter, nn.Parameter]:
     """Weight and bias of a convolution that does the batch norm behind it too.
 
     Args:

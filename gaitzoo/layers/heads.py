@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from gaitzoo.layers.checks import check_num_classes, check_size, shape_of
 
@@ -149,18 +150,55 @@ class SharedBNNeck(nn.Module):
     def __init__(self, num_parts: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.num_parts, self.channels = num_parts, channels
-        self.bn = nn.BatchNorm1d(channels)
+        self.bn: nn.Module = nn.BatchNorm1d(channels)
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the class matrices by fresh ones for ``num_classes`` classes (0 = none)."""
         self.classifier = _classifier(self, num_classes, normalized=False)
 
+    def fold_into(self, matrices: PartLinear) -> None:
+        """Lets the matrices that give the parts do the batch norm too: for inference alone.
+
+        Args:
+            matrices: Those right before this neck, which alone reads what they give. Normalised
+                ones have no scale, so that nothing is folded into them.
+        """
+        bn = self.bn
+        if matrices.normalized or not isinstance(bn, nn.BatchNorm1d):
+            return
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        # Linear layers keep [C_out, C_in], part-wise ones [P, C_in, C_out]; they have no bias yet.
+        weight, bias = fuse_linear_bn_weights(
+            matrices.weight.transpose(1, 2),
+            torch.zeros_like(bn.running_mean),
+            bn.running_mean,
+            bn.running_var,
+            bn.eps,
+            bn.weight,
+            bn.bias,
+        )
+        matrices.weight = nn.Parameter(weight.transpose(1, 2).contiguous())
+        self.bn = _Shift(bias)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the features and the class scores."""
         _check_neck_input(x, self.num_parts, self.channels)
         x = self.bn(x.transpose(1, 2)).transpose(1, 2)
         return x, None if self.classifier is None else self.classifier(x)
+
+
+class _Shift(nn.Module):
+    """What is left of a batch norm whose scale is in the matrix before it."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the bias, ``[C]``, to ``[N, C, P]``."""
+        return x + self.bias[:, None]
 
 
 def _classifier(
@@ -170,7 +208,7 @@ def _classifier(
     if num_classes == 0:
         return None
     classifier = PartLinear(neck.num_parts, neck.channels, num_classes, normalized)
-    return classifier.to(neck.bn.weight)
+    return classifier.to(next(neck.bn.parameters()))
 
 
 def _check_neck_input(x: Tensor, num_parts: int, channels: int) -> None:

@@ -7,7 +7,8 @@ is contained here. Each block works alone in other networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from gaitzoo.layers.fused_regions import FusedASTP, FusedFTABlock, FusedRegions
 from gaitzoo.layers.pooling import GeMHPP
 from gaitzoo.layers.sequence import mask_fill, masked_max
 
-__all__ = ["ASTP", "FTA", "ARME_Conv", "FTABlock"]
+__all__ = ["ASTP", "FTA", "ARMERow", "ARME_Conv", "FTABlock"]
 
 # Frames of the two pooling windows, and how far they move.
 _SHORT_WINDOW, _LONG_WINDOW, _STRIDE = 3, 5, 3
@@ -71,16 +72,6 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
         """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
         return FusedRegions([self])
 
-    @staticmethod
-    def fused_row(blocks: Iterable[nn.Module], dtype: torch.dtype) -> nn.Module:
-        """One block for several of this kind that follow each other and have equal regions.
-
-        Args:
-            blocks: The plain blocks.
-            dtype: Type of the maps.
-        """
-        return FusedRegions(blocks)
-
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the regions, convolved and put together again."""
         check_features(x, self.in_channels, lengths)
@@ -90,6 +81,24 @@ class ARME_Conv(nn.Module):  # noqa: N801 - the name of the paper, which people 
         # The convolutions' output is needed by nobody else, so the activation may overwrite it.
         joined = F.leaky_relu(_join(y), 0.01, inplace=True)
         return mask_fill(joined, lengths)
+
+
+class ARMERow(nn.ModuleList):
+    """Region-wise convolutions of equal regions that are called one behind the other.
+
+    A list like any other, and the promise that its fused form may be one block.
+
+    Args:
+        widths: Channels before, between and behind them.
+        heights: Rows of each region, from the top.
+    """
+
+    def __init__(self, widths: Sequence[int], heights: Sequence[int]) -> None:
+        super().__init__(ARME_Conv(before, after, heights) for before, after in pairwise(widths))
+
+    def fused(self, dtype: torch.dtype) -> nn.Module:
+        """The form for inference, see :func:`gaitzoo.fuse_for_inference`; takes over weights."""
+        return nn.ModuleList([FusedRegions(self)])
 
 
 class ASTP(nn.Module):

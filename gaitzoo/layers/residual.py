@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, check_size, shape_of
 from gaitzoo.layers.conv import Conv2d, Conv3d
-from gaitzoo.layers.fold import fold_batch_norms
 from gaitzoo.layers.fused_residual import (
     FusedResidualBlock2d,
     FusedResidualBlock3d,
@@ -60,11 +59,6 @@ class FrameWise(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-
-    def fused(self, dtype: torch.dtype) -> nn.Module:
-        """Itself, with the batch norms of its block folded: for inference alone."""
-        fold_batch_norms(self.block)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the frames after the block."""

@@ -82,6 +82,7 @@ class DyGait(GaitModel):
     """
 
     architecture = "dygait"
+    neck_folds_into = "part_fc"
     min_frames = 3
 
     @record_args
@@ -165,7 +166,7 @@ class DyGait(GaitModel):
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the map before temporal pooling and its valid frames (a third of the input's).
 
-        Sequences of one or two frames are played until they have three or four.
+        Sequences of one or two frames are repeated to three or four.
         """
         x, lengths = self.prepare(silhouettes, lengths)
         x, lengths = repeat_short(x, lengths, self.min_frames)

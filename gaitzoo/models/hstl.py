@@ -18,7 +18,6 @@ Differences from upstream:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +35,7 @@ from gaitzoo.layers.hierarchy import (
     check_levels,
 )
 from gaitzoo.layers.pooling import GeMHPP, TemporalMax
-from gaitzoo.layers.regions import ASTP, ARME_Conv, FTABlock
+from gaitzoo.layers.regions import ASTP, ARMERow, FTABlock
 from gaitzoo.layers.sequence import repeat_short
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -68,9 +67,7 @@ class _Level(nn.Module):
     def __init__(self, in_channels: int, part_channels: int, level: HSTLLevel) -> None:
         super().__init__()
         widths = (in_channels, *level.channels)
-        self.arme = nn.ModuleList(
-            ARME_Conv(before, after, level.heights) for before, after in pairwise(widths)
-        )
+        self.arme = ARMERow(widths, level.heights)
         self.astp = ASTP(widths[-1], part_channels, level.heights, level.project)
         self.fta = FTABlock(widths[-1], level.heights) if level.shorten else None
         self.fta_astp = (
@@ -139,6 +136,7 @@ class HSTL(GaitModel):
     """
 
     architecture = "hstl"
+    neck_folds_into = "part_fc"
 
     @record_args
     def __init__(

@@ -15,13 +15,15 @@ from conftest import TINY, relative_error
 from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
-from gaitzoo import fuse_for_inference
+from gaitzoo import ARME_Conv, fuse_for_inference
 from gaitzoo.inference.fuse import fast_dtype
 from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.dynamic import DyGaitStage
 from gaitzoo.layers.fold import fold_batch_norms
 from gaitzoo.layers.fused import channels_last, convolve
 from gaitzoo.layers.fused_dynamic import FusedDyGaitStage
+from gaitzoo.layers.fused_residual import FusedResidualBlock2d
+from gaitzoo.layers.residual import FrameWise, ResidualBlock2d
 from gaitzoo.metrics import part_distances
 from gaitzoo.synthetic import SyntheticWalkers
 from gaitzoo.testing.trial import reset_statistics
@@ -400,6 +402,182 @@ def test_plain_modules_of_other_models_fuse_and_what_is_left_is_named():
     assert relative_error(fused(x).embeddings, model(x).embeddings) < 1e-5
     assert type(model.block.conv) is torch.nn.Conv3d
     assert isinstance(fused.block.conv, Conv3d)
+
+
+def foreign(forward, **modules):
+    """A model as others write it: some modules, and a function that gives its embeddings."""
+
+    class Made(gaitzoo.GaitModel):
+        classifier_key = None
+
+        def __init__(self):
+            super().__init__()
+            self.in_channels, self.num_features, self.num_parts = 1, 4, 1
+            for name, module in modules.items():
+                setattr(self, name, module)
+
+        def forward(self, silhouettes, lengths=None):
+            x, lengths = self.prepare(silhouettes, lengths)
+            return gaitzoo.GaitOutput(embeddings=forward(self, x, lengths))
+
+    model = Made().eval()
+    reset_statistics(model)
+    return model
+
+
+def vectors(maps):
+    return maps.amax(dim=2).mean(dim=(2, 3))[:, None]
+
+
+def conv_bn(kind=torch.nn.Sequential, conv=None):
+    conv = conv or torch.nn.Conv3d(1, 4, 3, padding=1)
+    return kind(conv, torch.nn.BatchNorm3d(4), torch.nn.ReLU())
+
+
+class Reading(torch.nn.Sequential):
+    """Reads what its convolution gives, besides the batch norm."""
+
+    def forward(self, x):
+        return self[2](self[1](self[0](x)) + self[0](x))
+
+
+class Keeping(torch.nn.Module):
+    """Shows others what its convolution gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.BatchNorm3d(4)
+
+    def forward(self, x):
+        self.seen = self.conv(x)
+        return self.bn(self.seen)
+
+
+class KeepingAsItIs(Keeping):
+    def fused(self, dtype):
+        return self
+
+
+class Apart(torch.nn.Module):
+    """A convolution and its batch norm in modules of their own, beside a block that stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.ModuleDict({"conv": torch.nn.Conv3d(1, 4, 3, padding=1)})
+        self.second = torch.nn.ModuleDict({"bn": torch.nn.BatchNorm3d(4)})
+        self.block = KeepingAsItIs()
+
+    def forward(self, x):
+        return self.second["bn"](self.first["conv"](x)) + self.block(x)
+
+
+SHARED = torch.nn.Conv3d(1, 4, 3, padding=1)
+# Uses of modules that folding one behind the other would not survive, and that code shows.
+UNUSUAL = {
+    "regions side by side": foreign(
+        lambda m, x, _: vectors(m.row[0](x) + m.row[1](x)),
+        row=torch.nn.ModuleList([ARME_Conv(1, 4, (4, 4)), ARME_Conv(1, 4, (4, 4))]),
+    ),
+    "regions of other heights": foreign(
+        lambda m, x, _: vectors(m.row[1](m.row[0](x))),
+        row=torch.nn.ModuleList([ARME_Conv(1, 4, (4, 4)), ARME_Conv(4, 4, (2, 6))]),
+    ),
+    "activation before the neck": foreign(
+        lambda m, x, _: m.neck(m.part_fc(vectors(m.conv(x))).relu())[0],
+        conv=torch.nn.Conv3d(1, 4, 3, padding=1),
+        part_fc=gaitzoo.PartLinear(1, 4, 4),
+        neck=gaitzoo.SharedBNNeck(1, 4, 0),
+    ),
+    "embeddings before the neck": foreign(
+        lambda m, x, _: m.part_fc(vectors(m.conv(x))),
+        conv=torch.nn.Conv3d(1, 4, 3, padding=1),
+        part_fc=gaitzoo.PartLinear(1, 4, 4),
+        neck=gaitzoo.SharedBNNeck(1, 4, 0),
+    ),
+    "one convolution, two norms": foreign(
+        lambda m, x, _: vectors(m.one(x) + m.other(x)),
+        one=conv_bn(conv=SHARED),
+        other=conv_bn(conv=SHARED),
+    ),
+    "a Sequential of its own": foreign(lambda m, x, _: vectors(m.row(x)), row=conv_bn(Reading)),
+    "left as it is": foreign(
+        lambda m, x, _: vectors(m.block(x) + m.block.seen), block=KeepingAsItIs()
+    ),
+    "inside a block that is traced": foreign(
+        lambda m, x, _: vectors(m.block(x) + m.block.block.seen), block=Apart()
+    ),
+    "another norm": foreign(
+        lambda m, x, _: vectors(m.row(x)),
+        row=torch.nn.Sequential(torch.nn.Conv3d(1, 4, 1), torch.nn.SyncBatchNorm(4)),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* could not be folded")
+@pytest.mark.parametrize("name", UNUSUAL)
+@torch.no_grad()
+def test_unusual_uses_of_modules_keep_their_numbers(name):
+    model, x = UNUSUAL[name], torch.rand(2, 5, 8, 6)
+    wanted = model(x).embeddings
+    assert relative_error(fuse_for_inference(model)(x).embeddings, wanted) < 1e-5
+    assert torch.equal(model(x).embeddings, wanted)
+
+
+@torch.no_grad()
+def test_blocks_inside_others_are_asked_and_what_stands_apart_is_found():
+    frames = FrameWise(ResidualBlock2d(1, 4))
+    model = foreign(lambda m, x, _: vectors(m.frames(x) + m.apart(x)), frames=frames, apart=Apart())
+    with pytest.warns(UserWarning, match="1 batch norms of Made .*apart.block.bn"):
+        fused = fuse_for_inference(model)
+    assert isinstance(fused.frames.block, FusedResidualBlock2d)
+    assert fused.unfused_norms == ("apart.block.bn",)
+    x = torch.rand(2, 5, 8, 6)
+    assert relative_error(fused(x).embeddings, model(x).embeddings) < 1e-5
+
+
+HIDDEN = {
+    "a convolution called alone": foreign(
+        lambda m, x, _: vectors(m.row(x) + m.row[0](x)), row=conv_bn()
+    ),
+    "what a block has kept": foreign(
+        lambda m, x, _: vectors(m.block(x) + m.block.seen), block=Keeping()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@torch.no_grad()
+def test_what_no_code_shows_is_refused(name):
+    with pytest.raises(ValueError, match="to give the embeddings of the plain one, got others"):
+        fuse_for_inference(HIDDEN[name])
+    # Neither in half precision, nor where the model itself is run in it.
+    with pytest.raises(ValueError, match=r"define fused\(self, dtype\)"):
+        fuse_for_inference(HIDDEN[name], torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_heads_of_other_models_take_what_comes_in_half_precision(dtype):
+    modules = {"row": conv_bn(), "pool": gaitzoo.TemporalMax(), "last": torch.nn.Linear(4, 4)}
+    model = foreign(
+        lambda m, x, lengths: m.last(m.pool(m.row(x), lengths).mean(dim=(2, 3)))[:, None], **modules
+    )
+    x = torch.rand(2, 5, 8, 6)
+    fused = fuse_for_inference(model, dtype)
+    assert fused.last.weight.dtype == dtype
+    for one in (fused, copy.deepcopy(fused)):
+        found = one(x).embeddings
+        assert found.dtype == torch.float32
+        assert relative_error(found, model(x).embeddings) < 0.02
+
+
+@torch.no_grad()
+def test_fusing_does_not_depend_on_where_it_is_called():
+    model = make("gaitgl_tiny", num_classes=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = fuse_for_inference(model)
+    x = torch.stack(clips_for(model, 6, 6))
+    assert relative_error(fused(x).embeddings, model(x).embeddings) < 1e-5
 
 
 def test_the_norms_of_necks_are_named_without_a_warning():

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gaitzoo.layers.checks import check_batch, check_lengths, check_values, shape_of, white_of
+from gaitzoo.layers.checks import (
+    check_batch,
+    check_lengths,
+    check_values,
+    check_whole,
+    shape_of,
+    white_of,
+)
 from gaitzoo.layers.sequence import mask_fill
 
 __all__ = ["MODALITIES", "Modality", "find_modality"]
@@ -134,6 +141,8 @@ class Modality:
             return batch.to(dtype) / white, lengths
         lowest, highest = value_range or self.value_range or (None, None)
         check_values(batch, lowest, highest, self.name)
+        if self.bytes_mean == "labels":
+            check_whole(batch, self.name)
         return batch.to(dtype), lengths
 
     def _channels_first(self, x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "check_size",
     "check_sizes",
     "check_values",
+    "check_whole",
     "plain_values",
     "shape_of",
     "white_of",
@@ -48,7 +49,8 @@ def check_batch(silhouettes: Tensor, in_channels: int = 1) -> None:
 
     Raises:
         TypeError: If it is no tensor, or neither floating point nor uint8.
-        ValueError: If the number of axes or channels is wrong, or an axis is empty.
+        ValueError: If the number of axes or channels is wrong, an axis is empty, or frames look
+            like joints.
     """
     if not isinstance(silhouettes, Tensor):
         raise TypeError(
@@ -69,6 +71,14 @@ def check_batch(silhouettes: Tensor, in_channels: int = 1) -> None:
             f"expected {in_channels} input channel(s) on axis 1 of {wanted}, got "
             f"{shape_of(silhouettes)}; build the model with in_channels={silhouettes.shape[1]} "
             "or drop the extra channels"
+        )
+    height, width = silhouettes.shape[-2:]
+    # Joints with two or three numbers each; no person is so narrow.
+    if silhouettes.ndim == 4 and width <= 3 and height > 4 * width:
+        raise ValueError(
+            f"expected silhouettes {wanted}, got {shape_of(silhouettes)}, which look like poses "
+            f"of {height} joints; gaitzoo.PosesToMaps makes maps of them, or take a model that "
+            'reads "poses"'
         )
     if silhouettes.numel() == 0:
         raise ValueError(
@@ -139,6 +149,26 @@ def check_values(
         raise ValueError(
             f"expected {name} {wanted}, got values from {found_lowest:g} to {found_highest:g}; "
             f"{fix}"
+        )
+
+
+def check_whole(x: Tensor, name: str) -> None:
+    """Raises unless the values are whole numbers, as labels are.
+
+    Args:
+        x: Model input of any shape.
+        name: What the values are, for the message.
+
+    Raises:
+        ValueError: If a value lies between two labels. Tensors on accelerators are not read.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not x.is_floating_point():
+        return
+    between = x[x != x.round()]
+    if between.numel():
+        raise ValueError(
+            f"expected {name} of whole numbers, got {float(between[0]):g}; resize labels to the "
+            "nearest one (gaitzoo.create_transform), never by averaging"
         )
 
 

@@ -113,3 +113,14 @@ def test_modalities_that_are_none():
         Modality(name="sonar", axes="N T H W", bytes_mean="decibels")
     with pytest.raises(ValueError, match="expected modalities among"):
         gaitzoo.PretrainedCfg(modalities=("sonar",))
+
+
+def test_labels_between_two_parts_are_refused():
+    with pytest.raises(ValueError, match=r"whole numbers, got 3\.5; resize labels to the nearest"):
+        MODALITIES["parsing"].prepare(torch.full((1, 2, 4, 4), 3.5))
+
+
+@pytest.mark.parametrize("joints", [17, 18, 25])
+def test_poses_in_shares_of_the_frame_do_not_pass_as_silhouettes(joints):
+    with pytest.raises(ValueError, match=f"poses of {joints} joints"):
+        MODALITIES["silhouettes"].prepare(torch.rand(2, 5, joints, 3))

@@ -17,6 +17,7 @@ from gaitzoo import GaitModel, GaitOutput, PretrainedCfg, record_args, register_
 from gaitzoo.hub.checkpoint import to_our_layout
 from gaitzoo.hub.reading import read_state_dict
 from gaitzoo.models import registry as entries
+from gaitzoo.models.conversion import rename_keys
 
 NAME = "gaitbase_tiny"
 
@@ -116,7 +117,7 @@ def test_prefixes_of_the_authors_layout(tmp_path):
     back = {theirs: ours for ours, theirs in layout.items()}
 
     def convert(state_dict):
-        return entries.rename_keys(state_dict, back.get, "DyGait")
+        return rename_keys(state_dict, back.get, "DyGait")
 
     entries._ARCHITECTURES["dygait_tiny"] = replace(
         entries._ARCHITECTURES["dygait_tiny"], convert=convert

@@ -57,13 +57,15 @@ def window_masks(
         dtype: Type of the scores.
     """
     frames, rows, columns = window
-    padded = -(-num_frames // frames) * frames
+    # ONNX rounds quotients towards zero: no negative ones here, and no % of an open number below.
+    padded = (num_frames + frames - 1) // frames * frames
     time = torch.arange(padded, device=lengths.device)
     long = lengths > frames
     ends = torch.where(long, (lengths + frames - 1) // frames * frames, lengths)[:, None]
     lowest = torch.finfo(dtype).min / 2
     hidden = torch.zeros_like(time < ends, dtype=dtype).masked_fill(time >= ends, lowest)
-    order = (time + (frames // 2) * long.long()[:, None]) % padded
+    order = time + (frames // 2) * long.long()[:, None]
+    order = torch.where(order < padded, order, order - padded)
     num_windows = (size[0] // rows) * (size[1] // columns)
     cells = rows * columns
 

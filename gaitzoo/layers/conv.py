@@ -4,7 +4,8 @@ Measured with torch 2.14.1 on a processor with AMX, over memory full of NaN: one
 convolutions read memory that nobody has written, or write where they must not, in two cases:
 
 - three dimensions, a kernel over several frames, zeros before and after, one frame, and an odd
-  number of input channels (per group);
+  number of input channels (per group), or an even one below 16 and a wide kernel (12 channels and
+  three columns, 8 and five, 4 and nine);
 - two or three dimensions, a step over columns, and one column left.
 
 The results are finite garbage, NaN or a crash. All other shapes tried (channels 1 to 65, 1 to 5
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 __all__ = ["Conv2d", "Conv3d", "guard_convolutions", "needs_float32"]
 
 _HALF = (torch.bfloat16, torch.float16)
+_FEWEST_CHANNELS = 16  # fewer over one frame go wrong with some kernels: none is trusted
 
 
 def needs_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
@@ -38,8 +40,9 @@ def needs_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
     """
     if x.device.type != "cpu" or _computed_in(x) not in _HALF or x.ndim != conv.weight.ndim:
         return False
-    odd = conv.weight.shape[1] % 2 == 1
-    if x.ndim == 5 and odd and conv.kernel_size[0] > 1 and x.shape[2] == 1:
+    channels = conv.weight.shape[1]
+    awkward = channels % 2 == 1 or channels < _FEWEST_CHANNELS
+    if x.ndim == 5 and awkward and conv.kernel_size[0] > 1 and x.shape[2] == 1:
         return True
     step = conv.stride[-1]
     if step == 1:

@@ -22,6 +22,9 @@ WRONG = [
     (Conv3d(33, 8, (5, 3, 3), (1, 2, 2), padding=(2, 1, 1)), (1, 33, 1, 8, 6)),
     (Conv3d(9, 9, 3, padding=1, groups=3), (1, 9, 1, 8, 6)),
     (Conv3d(6, 6, 3, padding=1, groups=2), (1, 6, 1, 8, 6)),
+    (Conv3d(12, 4, 3, padding=1), (1, 12, 1, 8, 6)),
+    (Conv3d(8, 4, (3, 1, 5), padding=(1, 0, 2)), (1, 8, 1, 8, 6)),
+    (Conv3d(4, 4, (3, 1, 9), padding=(1, 0, 4)), (1, 4, 1, 8, 6)),
     (Conv3d(4, 4, 3, (1, 2, 2), padding=1), (1, 4, 2, 8, 2)),
     (Conv3d(3, 4, (1, 3, 3), (1, 2, 2), padding=(0, 1, 1)), (1, 3, 5, 8, 1)),
     (Conv2d(32, 4, 3, 2, padding=1), (1, 32, 8, 2)),
@@ -31,7 +34,8 @@ WRONG = [
 # Their neighbours, which are computed as they are.
 RIGHT = [
     (Conv3d(3, 4, 3, padding=1), (1, 3, 2, 8, 6)),
-    (Conv3d(4, 4, 3, padding=1), (1, 4, 1, 8, 6)),
+    (Conv3d(16, 4, 3, padding=1), (1, 16, 1, 8, 6)),
+    (Conv3d(18, 4, (3, 3, 5), padding=(1, 1, 2)), (1, 18, 1, 8, 6)),
     (Conv3d(3, 4, (1, 3, 3), padding=(0, 1, 1)), (1, 3, 1, 8, 6)),
     (Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0)), (1, 3, 2, 8, 1)),
     (Conv2d(7, 4, 3, padding=1), (1, 7, 8, 1)),

@@ -64,10 +64,10 @@ def load_array(path: Path) -> np.ndarray:
                 return np.asarray(archive[names[0]])
     except _ERRORS as error:
         raise ValueError(
-            f"Expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "
+            f"expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "
             f"Write it again with numpy.save; arrays of objects are refused."
         ) from error
     raise ValueError(
-        f"Expected one array in {path}, got {len(names)}: {', '.join(names) or 'none'}. "
+        f"expected one array in {path}, got {len(names)}: {', '.join(names) or 'none'}. "
         f"Save each array to a file of its own."
     )

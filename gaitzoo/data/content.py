@@ -41,6 +41,7 @@ WHITE = 224
 _DIM = 200
 _FEW_LEVELS = 32
 _VOID = 64  # class ids of people are below it
+_SMALL_PART = 0.05  # of the lit pixels; less may be stray pixels
 _MOST_GREY = 0.8  # of the lit pixels; more is a picture
 _MUCH_GREY = 0.5
 _SMALL = 500  # lit pixels of a frame; of fewer, many are outline
@@ -138,15 +139,16 @@ def check_class_ids(levels: np.ndarray, found: list[Finding]) -> None:
     used = np.flatnonzero(levels)
     highest = int(used[-1])
     ids = [int(level) for level in used if 0 < level < LOWEST_WHITE]
-    with_void = (
-        len(used) <= _FEW_LEVELS and levels[0] > 0 and levels[1:_VOID].sum() > levels[_VOID:].sum()
-    )
+    low, high = levels[1:_VOID].sum(), levels[_VOID:].sum()
+    # However much has no class: outlines and compression leave levels just below 255 too.
+    alone = not levels[_VOID:-1].any() and low > _SMALL_PART * high
+    with_void = len(used) <= _FEW_LEVELS and levels[0] > 0 and (low > high or alone)
     if 1 < highest < LOWEST_WHITE or with_void:
         some = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
         refuse(
             found,
             "class ids",
-            f"Expected silhouettes in 0..255 or masks of 0 and 1, got whole numbers {some} "
+            f"expected silhouettes in 0..255 or masks of 0 and 1, got whole numbers {some} "
             f"(highest {highest}), which look like class ids of a label map. Give the mask of the "
             f"person, frames == id, or frames > 0 for all body parts; scale a dim grey mask to "
             f"0..255.",
@@ -156,7 +158,7 @@ def check_class_ids(levels: np.ndarray, found: list[Finding]) -> None:
             Finding(
                 "dim",
                 "warning",
-                f"Expected silhouettes whose brightest pixels are white (255), got at most "
+                f"expected silhouettes whose brightest pixels are white (255), got at most "
                 f"{highest}: models see a faint person. Give a mask (frames > {highest // 2}).",
             )
         )
@@ -176,7 +178,7 @@ def check_greys(levels: np.ndarray, num_frames: int, found: list[Finding]) -> No
     lit = levels[FAINT:].sum()
     share = levels[FAINT:WHITE].sum() / max(1, lit)
     text = (
-        f"Expected silhouettes, white on black, got frames in which {share:.0%} of the lit pixels "
+        f"expected silhouettes, white on black, got frames in which {share:.0%} of the lit pixels "
         f"are grey (levels {FAINT} to {WHITE - 1}), as in a photograph or a video. Segment the "
         f"person first and give the mask; make a mask of soft or dim silhouettes (frames > 127)."
     )

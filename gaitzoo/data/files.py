@@ -97,7 +97,7 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"Expected a silhouette file or a folder of frames, got {path}, which does not exist. "
+            f"expected a silhouette file or a folder of frames, got {path}, which does not exist. "
             f"Check the path (relative paths start at {Path.cwd()})."
         )
     suffix = path.suffix.lower()
@@ -109,7 +109,7 @@ def load_silhouettes(path: str | os.PathLike[str]) -> Tensor:
     if suffix in ARRAY_SUFFIXES:
         return _array_to_frames(load_array(path), path)
     raise ValueError(
-        f"Expected one of {', '.join((*_IMAGE_SUFFIXES, '.npy', '.npz', '.pkl'))} or a folder of "
+        f"expected one of {', '.join((*_IMAGE_SUFFIXES, '.npy', '.npz', '.pkl'))} or a folder of "
         f"frames, got {path}. Convert it, or give the frames as a numpy array to the transform."
     )
 
@@ -143,18 +143,18 @@ def find_sequences(root: str | os.PathLike[str]) -> list[SequencePath]:
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(
-            f"Expected a folder of sequences, got {root}, which does not exist. "
+            f"expected a folder of sequences, got {root}, which does not exist. "
             f"Check the path (relative paths start at {Path.cwd()})."
         )
     if not root.is_dir():
         raise ValueError(
-            f"Expected a folder of sequences, got the file {root}. "
+            f"expected a folder of sequences, got the file {root}. "
             f"Read a single sequence with load_silhouettes."
         )
     paths = list(_walk(root, frozenset()))
     if paths == [root]:
         raise ValueError(
-            f"Expected a folder of sequences, got {root}, which holds the frames of one. "
+            f"expected a folder of sequences, got {root}, which holds the frames of one. "
             f"Read it with load_silhouettes, or give the folder above it."
         )
     found = []
@@ -164,7 +164,7 @@ def find_sequences(root: str | os.PathLike[str]) -> list[SequencePath]:
         if name.parts:  # loose images beside the identities' folders are no sequence
             found.append(SequencePath(name.parts[0], name.as_posix(), path))
     if not found:
-        raise ValueError(f"Expected sequences below {root}, found none. Known layouts: {_LAYOUTS}.")
+        raise ValueError(f"expected sequences below {root}, found none. Known layouts: {_LAYOUTS}.")
     times = Counter(sequence.name for sequence in found)
     found = [
         # walk.gif beside walk.npy: the suffix tells them apart.
@@ -214,12 +214,12 @@ def _load_folder(folder: Path) -> Tensor:
         ]
         if sequences:
             raise ValueError(
-                f"Expected frames in {folder}, got a folder of sequences "
+                f"expected frames in {folder}, got a folder of sequences "
                 f"({', '.join(sequences[:3])}{', ...' if len(sequences) > 3 else ''}). "
                 f"Load each one; find_sequences lists them."
             )
         raise ValueError(
-            f"Expected frames ({', '.join(FRAME_SUFFIXES)}) in {folder}, found none. "
+            f"expected frames ({', '.join(FRAME_SUFFIXES)}) in {folder}, found none. "
             f"Check the path."
         )
     files = _without_energy_images(files, folder)
@@ -228,7 +228,7 @@ def _load_folder(folder: Path) -> Tensor:
         inside = read_image(file)
         if len(inside) > 1:
             raise ValueError(
-                f"Expected one frame per image in {folder}, got {len(inside)} in {file.name}. "
+                f"expected one frame per image in {folder}, got {len(inside)} in {file.name}. "
                 f"Load the animation by its own path."
             )
         pictures += inside
@@ -240,7 +240,7 @@ def _without_energy_images(files: list[Path], folder: Path) -> list[Path]:
     frames = [file for file in files if "gei" not in re.findall("[a-z]+", file.stem.lower())]
     if 0 < len(frames) < len(files):
         left_out = ", ".join(file.name for file in files if file not in frames)
-        text = f"Expected frames alone in {folder}, got {left_out}, which was left out."
+        text = f"expected frames alone in {folder}, got {left_out}, which was left out."
         warnings.warn(text, SilhouetteWarning, stacklevel=5)
     else:
         frames = files
@@ -249,7 +249,7 @@ def _without_energy_images(files: list[Path], folder: Path) -> list[Path]:
     if len(stems) > 1 and len(frames) > len(stems):
         some = ", ".join(repr(stem) for stem in list(stems)[:3])
         text = (
-            f"Expected the frames of one sequence in {folder}, got names that begin in "
+            f"expected the frames of one sequence in {folder}, got names that begin in "
             f"{len(stems)} ways ({some}{', ...' if len(stems) > 3 else ''}); they were read as one "
             f"sequence, in natural order. Put sequences into separate folders."
         )
@@ -268,7 +268,7 @@ def _stack(pictures: list[Picture], files: list[Path]) -> Tensor:
     if len(labels) > 1:
         first, second = list(labels)[:2]
         raise ValueError(
-            f"Expected one person, got label maps of several classes: {first} in {labels[first]}, "
+            f"expected one person, got label maps of several classes: {first} in {labels[first]}, "
             f"{second} in {labels[second]}. Save the masks of one class."
         )
     height, width = (max(picture.levels.shape[axis] for picture in pictures) for axis in (0, 1))
@@ -289,7 +289,7 @@ def _array_to_frames(array: np.ndarray, path: Path) -> Tensor:
         first = array[..., :1]
         if not np.array_equal(array, np.broadcast_to(first, array.shape)):
             raise ValueError(
-                f"Expected silhouettes in {path}, got colour frames {array.shape}. Segment the "
+                f"expected silhouettes in {path}, got colour frames {array.shape}. Segment the "
                 f"person first; a grey image has three equal channels."
             )
         array = array[..., 0]

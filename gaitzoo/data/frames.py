@@ -49,17 +49,17 @@ def check_frames(frames: Tensor | np.ndarray, found: list[Finding]) -> Tensor:
     if not isinstance(frames, Tensor) or frames.is_complex():
         got = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
         raise TypeError(
-            f"Expected silhouettes as a tensor or numpy array of booleans, integers or floats, "
+            f"expected silhouettes as a tensor or numpy array of booleans, integers or floats, "
             f"got {got}. Stack separate frames with numpy.stack; read files with load_silhouettes."
         )
     if frames.ndim != 3:
         raise ValueError(
-            f"Expected silhouettes [T, H, W], got shape {tuple(frames.shape)}. Give one sequence "
+            f"expected silhouettes [T, H, W], got shape {tuple(frames.shape)}. Give one sequence "
             f"of one-channel frames; one frame alone becomes a sequence with frames[None]."
         )
     if frames.numel() == 0:
         raise ValueError(
-            f"Expected at least one frame of at least one pixel, got shape {tuple(frames.shape)}. "
+            f"expected at least one frame of at least one pixel, got shape {tuple(frames.shape)}. "
             f"Leave empty sequences out."
         )
     frames = frames.detach()
@@ -79,7 +79,7 @@ def _check_integers(frames: Tensor, found: list[Finding]) -> Tensor:
         refuse(
             found,
             "values",
-            f"Expected integer grey levels in 0..255, got values from {lowest} to {highest}. "
+            f"expected integer grey levels in 0..255, got values from {lowest} to {highest}. "
             f"Scale them to 0..255, or give a boolean mask (frames > 0; one class: frames == id).",
         )
     frames = frames.to(torch.uint8)
@@ -93,7 +93,7 @@ def _from_numpy(frames: np.ndarray) -> Tensor:
     """Makes a tensor of an array in any byte order, stride or integer width."""
     if frames.dtype.kind not in "biuf":
         raise TypeError(
-            f"Expected an array of booleans, integers or floats, got dtype {frames.dtype}. "
+            f"expected an array of booleans, integers or floats, got dtype {frames.dtype}. "
             f"Convert it with frames.astype('uint8')."
         )
     if frames.dtype.kind == "f" and frames.dtype not in (np.float16, np.float32, np.float64):
@@ -112,7 +112,7 @@ def _check_unit_floats(frames: Tensor, found: list[Finding]) -> Tensor:
         refuse(
             found,
             "values",
-            f"Expected float silhouettes in [0, 1], got values from {lowest:g} to {highest:g}. "
+            f"expected float silhouettes in [0, 1], got values from {lowest:g} to {highest:g}. "
             f"Divide grey levels by 255; of class ids take one (frames == id); replace NaN before.",
         )
     return frames

@@ -115,7 +115,7 @@ def decode_image(path: Path) -> Iterator[Image.Image]:
                 raise EOFError("a GIF that is cut off")  # Pillow leaves the missing frames out
     except _ERRORS as error:
         raise ValueError(
-            f"Expected a readable image (PNG, JPEG, BMP, WebP, GIF) in {path}, got: {error}. "
+            f"expected a readable image (PNG, JPEG, BMP, WebP, GIF) in {path}, got: {error}. "
             f"Write the file again; it may be cut off, or of another type than its name says."
         ) from error
 
@@ -131,7 +131,7 @@ def _to_grey(image: Image.Image, path: Path) -> Picture:
     """Converts one frame; refuses photographs and label maps of several classes."""
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise ValueError(
-            f"Expected an image of 8 bits per channel in {path}, got pixel mode {image.mode}. "
+            f"expected an image of 8 bits per channel in {path}, got pixel mode {image.mode}. "
             f"Save the mask with 8 bits, white on black."
         )
     if image.mode in _GREY_MODES:
@@ -147,7 +147,7 @@ def _to_grey(image: Image.Image, path: Path) -> Picture:
         return _class_of(image, palette, path)
     if (share := ((grey >= FAINT) & (grey < WHITE)).mean()) > _PICTURE_SHARE:
         raise ValueError(
-            f"Expected a silhouette, white on black, in {path}, got a picture: {share:.0%} of its "
+            f"expected a silhouette, white on black, in {path}, got a picture: {share:.0%} of its "
             f"pixels are grey. Segment the person first and save the mask."
         )
     return Picture(grey)
@@ -202,7 +202,7 @@ def _class_of(image: Image.Image, palette: Image.Image | None, path: Path) -> Pi
     classes = [colour for colour in colours if colour not in ((0, 0, 0), _VOID)]
     if (0, 0, 0) not in colours or not classes:
         raise ValueError(
-            f"Expected a grey silhouette in {path}, got a colour image. Segment the person first "
+            f"expected a grey silhouette in {path}, got a colour image. Segment the person first "
             f"and save the mask, white on black."
         )
     names = sorted(_name(colour, palette) for colour in classes)
@@ -210,7 +210,7 @@ def _class_of(image: Image.Image, palette: Image.Image | None, path: Path) -> Pi
         kind = "palette image" if palette is not None else "colour image"
         value = "index" if palette is not None else "color"
         raise ValueError(
-            f"Expected one person in {path}, got a label map ({kind}) of {len(classes)} classes: "
+            f"expected one person in {path}, got a label map ({kind}) of {len(classes)} classes: "
             f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}. Choose one and save its "
             f"mask: np.array(PIL.Image.open(path)) == {value}."
         )

@@ -44,7 +44,7 @@ def bright_on_black(frames: Tensor, found: list[Finding]) -> Tensor:
         Finding(
             "inverted",
             "warning",
-            "Expected a person bright on black, got a dark figure on a bright ground; the frames "
+            "expected a person bright on black, got a dark figure on a bright ground; the frames "
             "were inverted. Give 255 - frames (booleans: ~frames) to say so yourself.",
         )
     )
@@ -102,7 +102,7 @@ def normalize_frames(
         refuse(
             found,
             "empty",
-            f"Expected at least one frame with a silhouette, got {len(frames)} frames whose grey "
+            f"expected at least one frame with a silhouette, got {len(frames)} frames whose grey "
             f"levels all add up to {EMPTY_GREY_SUM} or less (largest sum {largest_sum}). "
             f"Check the segmentation: the person must be bright on black.",
         )
@@ -110,7 +110,7 @@ def normalize_frames(
         refuse(
             found,
             "empty",
-            f"Expected silhouettes, white on black, got {len(frames)} frames that are bright all "
+            f"expected silhouettes, white on black, got {len(frames)} frames that are bright all "
             f"over. Check the segmentation.",
         )
     seen.report(found)
@@ -139,7 +139,7 @@ class _Seen:
             found.append(Finding("specks", "note", text, tuple(self.specks)))
         if self.others:
             text = (
-                f"Expected one person, got several bodies in {len(self.others)} of "
+                f"expected one person, got several bodies in {len(self.others)} of "
                 f"{self.total} frames; the largest of each frame was kept. Give each person a "
                 f'mask of its own; normalize_silhouettes(frames, component="all") keeps all.'
             )
@@ -147,7 +147,7 @@ class _Seen:
         wide = sorted({*self.wide}.difference(self.empty))
         if 2 * len(wide) > kept:
             text = (
-                f"Expected upright people, got a figure wider than high in {len(wide)} of "
+                f"expected upright people, got a figure wider than high in {len(wide)} of "
                 f"{self.total} frames. Turn frames that lie on their side (frames.rot90(1, (1, 2)))"
                 f", and give people who touch a mask each."
             )

@@ -66,7 +66,7 @@ def load_array_pickle(path: Path) -> np.ndarray:
             raise pickle.UnpicklingError(f"an object of type {type(loaded).__name__}")
     except _ERRORS as error:
         raise ValueError(
-            f"Expected a pickled numpy array of numbers in {path}, got: "
+            f"expected a pickled numpy array of numbers in {path}, got: "
             f"{str(error) or type(error).__name__}. Nothing else is unpickled; write the array "
             f"again, best with numpy.save."
         ) from error

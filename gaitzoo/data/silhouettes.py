@@ -70,9 +70,9 @@ def normalize_silhouettes(
         torch.Size([5, 64, 64])
     """
     if not _is_even_length(size):
-        raise ValueError(f"Expected an even size of 2 or more pixels, got {size!r}. Use 64 or 128.")
+        raise ValueError(f"expected an even size of 2 or more pixels, got {size!r}. Use 64 or 128.")
     if component not in ("largest", "all", None):
-        raise ValueError(f'Expected component "largest", "all" or None, got {component!r}.')
+        raise ValueError(f'expected component "largest", "all" or None, got {component!r}.')
     found: list[Finding] = []
     checked = bright_on_black(check_frames(frames, found), found)
     normalized = normalize_frames(as_grey_levels(checked), size, component, found)
@@ -121,7 +121,7 @@ class SilhouetteTransform:
         is_pair = isinstance(size, (tuple, list)) and len(size) == 2
         if not is_pair or not all(map(_is_even_length, size)) or size[0] < size[1]:
             raise ValueError(
-                f"Expected input_size as (height, width), even pixels with height >= width, "
+                f"expected input_size as (height, width), even pixels with height >= width, "
                 f"got {size!r}. Most gait models read (64, 44)."
             )
         object.__setattr__(self, "input_size", tuple(size))
@@ -181,19 +181,19 @@ class SilhouetteTransform:
             refuse(
                 found,
                 "faint",
-                f"Expected float silhouettes whose brightest pixels are 1, got at most "
+                f"expected float silhouettes whose brightest pixels are 1, got at most "
                 f"{float(brightest):.4f}. Masks of 0 and 1 are not divided by 255.",
             )
         if self.normalized and not (is_ready or is_square):
             raise ValueError(
-                f"Expected normalised frames of {height} x {width} or {height} x {height} pixels "
+                f"expected normalised frames of {height} x {width} or {height} x {height} pixels "
                 f"(normalized=True), got {shape[0]} x {shape[1]}. Leave normalized out."
             )
         if (is_ready or is_square) and brightest == 0:
             refuse(
                 found,
                 "empty",
-                f"Expected at least one frame with a silhouette, got {len(frames)} black frames. "
+                f"expected at least one frame with a silhouette, got {len(frames)} black frames. "
                 f"Check the segmentation, or leave the sequence out.",
             )
         if is_ready:
@@ -226,7 +226,7 @@ class SilhouetteTransform:
 
 def _not_normalized(shape: tuple[int, ...]) -> Finding:
     text = (
-        f"Expected a person who fills frames of the model's own size ({shape[0]} x {shape[1]}) in "
+        f"expected a person who fills frames of the model's own size ({shape[0]} x {shape[1]}) in "
         f"height and stands in their middle, got one who does not; the frames were taken as they "
         f"are. Raw masks: create_transform(model, normalized=False); ready ones: normalized=True."
     )
@@ -235,7 +235,7 @@ def _not_normalized(shape: tuple[int, ...]) -> Finding:
 
 def _few_frames(count: int) -> Finding:
     text = (
-        f"Expected {_FEWEST_FRAMES} frames with a person or more, got {count}: so few show no "
+        f"expected {_FEWEST_FRAMES} frames with a person or more, got {count}: so few show no "
         f"gait. A step takes about 13 frames at 25 per second."
     )
     return Finding("few frames", "warning", text)

@@ -67,10 +67,12 @@ def check_batch(silhouettes: Tensor, in_channels: int = 1) -> None:
         hint = "; add the batch axis with silhouettes[None]" if silhouettes.ndim == 3 else ""
         raise ValueError(f"expected silhouettes {wanted}, got {shape_of(silhouettes)}{hint}")
     if silhouettes.ndim == 5 and silhouettes.shape[1] != in_channels:
+        hint = f"build the model with in_channels={silhouettes.shape[1]} or drop the extra channels"
+        if silhouettes.shape[2] == in_channels:
+            hint = "channels stand before frames: silhouettes.transpose(1, 2)"
         raise ValueError(
             f"expected {in_channels} input channel(s) on axis 1 of {wanted}, got "
-            f"{shape_of(silhouettes)}; build the model with in_channels={silhouettes.shape[1]} "
-            "or drop the extra channels"
+            f"{shape_of(silhouettes)}; {hint}"
         )
     height, width = silhouettes.shape[-2:]
     # Joints with two or three numbers each; no person is so narrow.

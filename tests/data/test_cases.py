@@ -313,7 +313,7 @@ def test_orientation_tags_are_obeyed(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("inverted", [False, True])
-@pytest.mark.filterwarnings("ignore:Expected a person bright on black")
+@pytest.mark.filterwarnings("ignore:expected a person bright on black")
 def test_crops_of_varying_size_are_normalised_frame_by_frame(tmp_path, inverted):
     crops = []
     for number, frame in enumerate(binary()):

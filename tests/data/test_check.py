@@ -62,7 +62,7 @@ def test_what_models_refuse_is_a_finding(kind):
     assert kinds(report) == [kind]
     assert report.summary() == "refused"
     assert not report.is_usable
-    assert f"refused  {kind}: Expected" in str(report)
+    assert f"refused  {kind}: expected" in str(report)
 
 
 def test_other_shapes_are_a_finding():

@@ -178,7 +178,7 @@ def test_refuses_folders_of_sequences(tmp_path, content):
 
 def test_refuses_empty_folders(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"Expected frames \(\.png.* found none"):
+    with pytest.raises(ValueError, match=r"expected frames \(\.png.* found none"):
         load_silhouettes(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_missing_path(tmp_path):
 @pytest.mark.parametrize("name", ["walk.mp4", "walk", "walk.tiff", "walk.pt"])
 def test_unknown_types(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=rf"Expected one of \.png.*\.pkl .*got .*{name}"):
+    with pytest.raises(ValueError, match=rf"expected one of \.png.*\.pkl .*got .*{name}"):
         load_silhouettes(tmp_path / name)
 
 
@@ -321,7 +321,7 @@ def test_refuses_bad_arrays(tmp_path, kind, suffix):
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pkl"])
 def test_refuses_arrays_of_anything_but_numbers(tmp_path, array, suffix):
     write_array(tmp_path / f"walk{suffix}", array)
-    with pytest.raises(ValueError, match=r"Expected an? .*walk|walk.*Expected an array"):
+    with pytest.raises(ValueError, match=r"expected an? .*walk|walk.*expected an array"):
         load_silhouettes(tmp_path / f"walk{suffix}")
 
 

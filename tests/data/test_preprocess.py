@@ -90,7 +90,7 @@ def test_agrees_with_the_published_pretreatment(golden, clip, size):
     assert (difference == 0).mean() >= 0.999  # what torch reaches; truncating gives 0.94
 
 
-@pytest.mark.filterwarnings("ignore:Expected upright people")
+@pytest.mark.filterwarnings("ignore:expected upright people")
 @pytest.mark.parametrize("place", ["left edge", "right edge", "one row", "middle"])
 def test_agrees_with_a_naive_loop(place):
     frames = np.zeros((2, 40, 70), dtype=np.uint8)

@@ -2,17 +2,20 @@
 
 Source: key lists of https://github.com/ShiqiYu/OpenGait; the networks are those of DeepGaitV2
 (https://arxiv.org/abs/2303.03301) and GaitBase (https://arxiv.org/abs/2211.06597).
+
+Tables are for :func:`gaitzoo.models.conversion.rename_by_table`: pattern to name.
 """
 
 from __future__ import annotations
 
-import re
+from gaitzoo.models.conversion import StateDict, rename_by_table
 
-from gaitzoo.models.conversion import StateDict, rename_keys
+__all__ = ["BLOCK_KEYS", "HEAD_KEYS", "convert_residual"]
 
-__all__ = ["block_key", "convert_residual", "residual_key"]
-
-# The pieces of a residual block (2d and 3d; p3d).
+# The wrapper that runs a block on every frame, wherever it stands.
+_WRAPPER = r"(?:forward_block\.)?"
+_BACKBONE = rf"(?:Backbone\.)?{_WRAPPER}"
+# The pieces of a residual block: of 2d and 3d, then of p3d, then of all.
 _PIECES = {
     "conv1": "conv1",
     "bn1": "bn1",
@@ -27,46 +30,35 @@ _PIECES = {
     "downsample.0": "shortcut.0",
     "downsample.1": "shortcut.1",
 }
-# Outside of the blocks: DeepGaitV2's stem, GaitBase's stem, the head of both.
-_OTHERS = {
-    "layer0.0": "backbone.stem.0",
-    "layer0.1": "backbone.stem.1",
-    "conv1.conv": "backbone.stem.0",
-    "bn1": "backbone.stem.1",
-    "FCs": "part_fc",
-    "BNNecks": "neck.classifier",
-    "BNNecks.bn1d": "neck.bn",
+
+BLOCK_KEYS = {
+    rf"{_BACKBONE}layer0\.{_WRAPPER}([01])\.(\w+)": r"backbone.stem.\1.\2",
+    **{
+        rf"{_BACKBONE}layer{layer}\.{_WRAPPER}(\d+)\.{_WRAPPER}{piece}\.(\w+)": (
+            rf"backbone.layers.{layer - 1}.\1.{ours}.\2"
+        )
+        for layer in (1, 2, 3, 4)
+        for piece, ours in (
+            (theirs.replace(".", rf"\.{_WRAPPER}"), ours) for theirs, ours in _PIECES.items()
+        )
+    },
 }
-_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)\.(\w+)")
+"""Stem and blocks of DeepGaitV2, whose other parts differ from network to network."""
 
+HEAD_KEYS = {
+    "FCs.fc_bin": "part_fc.weight",
+    "BNNecks.fc_bin": "neck.classifier.weight",
+    r"BNNecks\.bn1d\.(\w+)": r"neck.bn.\1",
+}
+"""Matrices of the parts and neck."""
 
-def residual_key(key: str) -> str | None:
-    """Our name for a parameter of DeepGaitV2, GaitBase or ScoNet; ``None`` = none of theirs.
-
-    Args:
-        key: The authors' name, without a ``module.`` prefix.
-
-    Example:
-        >>> residual_key("Backbone.forward_block.layer2.0.conv1.weight")
-        'backbone.layers.1.0.conv1.weight'
-    """
-    # "forward_block" is only the wrapper that runs a block on every frame.
-    name = key.removeprefix("Backbone.").replace("forward_block.", "")
-    piece, _, last = name.rpartition(".")
-    last = "weight" if last == "fc_bin" else last
-    return block_key(name) or (f"{_OTHERS[piece]}.{last}" if piece in _OTHERS else None)
-
-
-def block_key(name: str) -> str | None:
-    """Our name for a parameter of a residual block.
-
-    Args:
-        name: ``layerK.I.PIECE.NAME``, without wrappers.
-    """
-    match = _BLOCK.fullmatch(name)
-    if not match or match[3] not in _PIECES:
-        return None
-    return f"backbone.layers.{int(match[1]) - 1}.{match[2]}.{_PIECES[match[3]]}.{match[4]}"
+_KEYS = {
+    **BLOCK_KEYS,
+    # GaitBase's stem.
+    rf"{_BACKBONE}conv1\.conv\.(\w+)": r"backbone.stem.0.\1",
+    rf"{_BACKBONE}bn1\.(\w+)": r"backbone.stem.1.\1",
+    **HEAD_KEYS,
+}
 
 
 def convert_residual(state_dict: StateDict) -> StateDict:
@@ -80,5 +72,9 @@ def convert_residual(state_dict: StateDict) -> StateDict:
 
     Raises:
         UnknownKeysError: If a name belongs to none of them.
+
+    Example:
+        >>> list(convert_residual({"Backbone.forward_block.layer2.0.conv1.weight": torch.ones(1)}))
+        ['backbone.layers.1.0.conv1.weight']
     """
-    return rename_keys(state_dict, residual_key, "DeepGaitV2, GaitBase or ScoNet")
+    return rename_by_table(state_dict, _KEYS, "DeepGaitV2, GaitBase or ScoNet")

@@ -13,7 +13,6 @@ Differences from upstream:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -32,11 +31,11 @@ from gaitzoo.layers.window_attention import (
 )
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.conversion import StateDict, rename_keys
+from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.registry import register_model
-from gaitzoo.models.residual_keys import block_key
+from gaitzoo.models.residual_keys import BLOCK_KEYS, HEAD_KEYS
 
 __all__ = ["SwinGait", "convert_checkpoint"]
 
@@ -182,20 +181,23 @@ def _stage(
     )
 
 
-_OTHERS = {
-    "layer0.0": "backbone.stem.0",
-    "layer0.1": "backbone.stem.1",
-    "transformer.patch_embed.proj": "patches",
-    "transformer.patch_embed.norm": "patch_norm",
-    "transformer.layers.0.downsample.0": "widen.0",
-    "transformer.layers.0.downsample.1": "widen.1",
-    "transformer.norm": "norm",
-    "FCs": "part_fc",
-    "BNNecks": "neck.classifier",
-    "BNNecks.bn1d": "neck.bn",
+_KEYS = {
+    **BLOCK_KEYS,
+    **{
+        rf"transformer\.layers\.{i}\.blocks\.(\d+)\.{theirs}": rf"stage{i + 1}.\1.{ours}"
+        for i in (0, 1)
+        for theirs, ours in (
+            (r"attn\.relative_position_bias_table", "attention.bias_table"),
+            (r"attn\.(.+)", r"attention.\2"),
+            (r"(.+)", r"\2"),
+        )
+    },
+    r"transformer\.patch_embed\.proj\.(\w+)": r"patches.\1",
+    r"transformer\.patch_embed\.norm\.(\w+)": r"patch_norm.\1",
+    r"transformer\.layers\.0\.downsample\.([01])\.(\w+)": r"widen.\1.\2",
+    r"transformer\.norm\.(\w+)": r"norm.\1",
+    **HEAD_KEYS,
 }
-_ATTENTION_BLOCK = re.compile(r"transformer\.layers\.([01])\.blocks\.(\d+)\.(.+)")
-_TABLE = "attn.relative_position_bias_table"
 _INDEX = "attn.relative_position_index"
 
 
@@ -213,7 +215,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
         ValueError: If a file's own table of distances is another one than ours.
     """
     kept = {key: tensor for key, tensor in state_dict.items() if not key.endswith(_INDEX)}
-    renamed = rename_keys(kept, _new_key, "SwinGait")
+    renamed = rename_by_table(kept, _KEYS, "SwinGait")
     for key in state_dict.keys() - kept.keys():
         if not _is_our_index(state_dict[key]):
             raise ValueError(f"expected the table of distances of a 3 x 3 x 5 window in {key}")
@@ -221,19 +223,6 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     if weight is not None and weight.ndim == 5:
         renamed["patches.weight"] = weight[:, :, 0]
     return {key: _without_copy(key, tensor) for key, tensor in renamed.items()}
-
-
-def _new_key(key: str) -> str | None:
-    name = key.replace("forward_block.", "")
-    if residual := block_key(name):
-        return residual
-    piece, _, last = name.rpartition(".")
-    last = "weight" if last == "fc_bin" else last
-    if match := _ATTENTION_BLOCK.fullmatch(key):
-        place = f"stage{int(match[1]) + 1}.{match[2]}"
-        inner = match[3].replace(_TABLE, "attention.bias_table").replace("attn.", "attention.")
-        return f"{place}.{inner}"
-    return f"{_OTHERS[piece]}.{last}" if piece in _OTHERS else None
 
 
 def _is_our_index(index: Tensor) -> bool:

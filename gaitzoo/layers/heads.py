@@ -114,6 +114,12 @@ class PartBNNeck(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the unit-length features and the cosines."""
         _check_neck_input(x, self.num_parts, self.channels)
+        if self.bn.training and len(x) == 1:
+            raise ValueError(
+                "expected two sequences or more in train mode, got one, of which batch norm has no "
+                "statistics; call model.eval() to embed, or train on larger batches (a loader's "
+                "drop_last=True leaves out a single last one)"
+            )
         flat = "(p c)" if self.order == "part" else "(c p)"
         x = self.bn(rearrange(x, f"n p c -> n {flat}"))
         x = rearrange(x, f"n {flat} -> n p c", c=self.channels)

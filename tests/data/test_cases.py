@@ -56,6 +56,18 @@ def test_class_ids_are_refused(ids, dtype):
             use(labels)
 
 
+def test_class_ids_are_refused_beside_a_wide_border_without_a_class():
+    body = binary() > 0
+    labels = body.astype(np.uint8)
+    labels[:, :, :40] = 255
+    assert (labels == 255).sum() > (labels == 1).sum()
+    with pytest.raises(ValueError, match="class ids of a label map"):
+        normalize_silhouettes(labels)
+    stray = binary()
+    stray[:, 0, 0] = 1  # a leftover of something else is no class
+    assert torch.equal(normalize_silhouettes(stray), normalize_silhouettes(binary()))
+
+
 def test_class_ids_are_refused_at_every_size_and_by_models():
     model = gaitzoo.create_model("gaitbase_tiny", num_classes=0).eval()
     height, width = model.pretrained_cfg.input_size

@@ -14,6 +14,7 @@ from gaitzoo import (
     SharedBNNeck,
     TemporalMax,
 )
+from gaitzoo.layers.checks import check_batch
 
 
 def bands_of(x, part_bins):
@@ -229,3 +230,20 @@ def test_temporal_blocks_refuse_what_does_not_fit():
             block(x, torch.tensor([9, 10]))
         with pytest.raises(TypeError, match="int64 tensor"):
             block(x, [9, 5])
+
+
+def test_one_sequence_in_train_mode_is_refused():
+    neck, x = PartBNNeck(3, 4, num_classes=2), torch.randn(1, 3, 4)
+    with pytest.raises(ValueError, match=r"two sequences or more in train mode.*model\.eval\(\)"):
+        neck(x)
+    neck.bn.eval()  # frozen statistics need no batch
+    assert neck(x)[0].shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [((2, 9, 1, 16, 12), r"transpose\(1, 2\)"), ((2, 3, 9, 16, 12), "in_channels=3 or drop")],
+)
+def test_wrong_channels_name_the_fix(shape, fix):
+    with pytest.raises(ValueError, match=fix):
+        check_batch(torch.zeros(shape))

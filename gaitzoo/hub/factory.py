@@ -229,7 +229,12 @@ def _pretrained_weights(
         from gaitzoo.hub.release import download_release
 
         path = download_release(cfg, cache_dir)
-        return _read(path, cfg, num_classes), path
+        try:
+            return _read(path, cfg, num_classes), path
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Delete {path} and {path.name}.sha256 beside it to download it anew."
+            ) from error
     path = SHIPPED / cfg.filename
     if not path.is_file():
         raise FileNotFoundError(

@@ -36,7 +36,8 @@ _SECONDS = 30
 def download_release(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:
     """The file at the address of a cfg, downloaded once.
 
-    An interrupted download goes on where it ended. Its hash is recorded in ``NAME.sha256`` beside
+    An interrupted download goes on where it ended, if the server can tell that the file is still
+    the same. Its hash is recorded in ``NAME.sha256`` beside
     it when it has come, and compared whenever it is read.
 
     Args:
@@ -125,8 +126,10 @@ def _fetch(cfg: PretrainedCfg, path: Path) -> None:
     """Downloads to ``path``; what is unfinished stays beside it for the next time."""
     assert cfg.url is not None
     unfinished = path.with_name(f"{path.name}.unfinished")
-    begin = unfinished.stat().st_size if unfinished.is_file() else 0
-    headers = {"Range": f"bytes={begin}-"} if begin else {}
+    mark = path.with_name(f"{path.name}.etag")
+    begin = unfinished.stat().st_size if unfinished.is_file() and mark.is_file() else 0
+    # If the file has been replaced since, the server begins again.
+    headers = {"Range": f"bytes={begin}-", "If-Range": mark.read_text()} if begin else {}
     request = urllib.request.Request(cfg.url, headers={"User-Agent": "gaitzoo", **headers})
     opener = urllib.request.build_opener(_SafeRedirects)
     try:
@@ -134,6 +137,10 @@ def _fetch(cfg: PretrainedCfg, path: Path) -> None:
             if begin and answer.status != 206:
                 begin = 0  # the server starts again
             total = _total(answer.headers, begin, cfg)
+            if etag := answer.headers.get("ETag"):
+                mark.write_text(etag)
+            else:
+                mark.unlink(missing_ok=True)
             _copy(answer, unfinished, begin, total, cfg)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left, or what is here is no beginning of the file
@@ -146,6 +153,7 @@ def _fetch(cfg: PretrainedCfg, path: Path) -> None:
             f"cannot download {cfg.url}: {error}; what has come is kept, call again to go on"
         ) from error
     os.replace(unfinished, path)
+    mark.unlink(missing_ok=True)
 
 
 def _total(headers: Mapping[str, str], begin: int, cfg: PretrainedCfg) -> int | None:

@@ -20,6 +20,7 @@ class Server:
     def __init__(self):
         self.files, self.ranges = {}, []
         self.cut, self.redirect, self.announced = None, None, None
+        self.etag = '"first"'
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,12 +36,16 @@ class Server:
                     self.send_error(404)
                     return
                 body = server.files[self.path]
+                if self.headers.get("If-Range") not in (None, server.etag):
+                    wanted = None
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
                 if begin >= len(body):
                     self.send_error(416)
                     return
                 self.send_response(206 if wanted else 200)
                 self.send_header("Content-Length", str(server.announced or len(body) - begin))
+                if server.etag:
+                    self.send_header("ETag", server.etag)
                 self.end_headers()
                 end, server.cut = server.cut, None
                 self.wfile.write(body[begin:] if end is None else body[begin:end])
@@ -110,6 +115,21 @@ def test_interrupted_downloads_go_on(wired, server, tmp_path):
     assert path.read_bytes() == server.files["/weights.pt"]
     assert server.ranges == [None, "bytes=1000-"]
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize("etag", ['"second"', None])
+def test_a_file_that_was_replaced_meanwhile_begins_again(wired, server, tmp_path, etag):
+    _, cfg = wired
+    if etag is None:
+        server.etag = None
+    server.cut = 1000
+    with pytest.raises(ConnectionError):
+        download_release(cfg, tmp_path)
+    server.etag = etag
+    server.files["/weights.pt"] = server.files["/weights.pt"][::-1]
+    path = download_release(cfg, tmp_path)
+    assert path.read_bytes() == server.files["/weights.pt"]
+    assert not list(tmp_path.rglob("*.etag"))
 
 
 def test_the_first_hash_is_compared_ever_after(wired, tmp_path):

@@ -586,9 +586,18 @@ def test_the_norms_of_necks_are_named_without_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("limit", "wanted"), [("AVX2", torch.float32), ("avx512_core", torch.float32)]
+    ("limit", "wanted"),
+    [
+        ("AVX2", torch.float32),
+        ("avx512_core", torch.float32),
+        ("AVX512_CORE_BF16", torch.float32),
+        ("AVX10_1_512", torch.float32),
+        ("AVX512_CORE_AMX", torch.bfloat16),
+        ("DEFAULT", torch.bfloat16),
+    ],
 )
 def test_auto_follows_the_limit_of_the_library(limit, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert fast_dtype("cpu") == wanted
     fused = fuse_for_inference(make("gaitbase_tiny"), "auto")
@@ -598,8 +607,7 @@ def test_auto_follows_the_limit_of_the_library(limit, wanted, monkeypatch):
 @pytest.mark.parametrize("has_units", [True, False])
 def test_auto_is_bfloat16_where_the_processor_has_units_for_it(has_units, monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    for name in ("avx512_bf16", "amx_tile"):
-        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: has_units, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_units, raising=False)
     dtype = torch.bfloat16 if has_units else torch.float32
     assert fast_dtype() == fast_dtype(torch.device("cpu")) == dtype
     model = make("gaitbase_tiny")

@@ -364,4 +364,17 @@ def _small(**model_args: object) -> TrackletGait:
     return model
 
 
-register_model("trackletgait_small", _small, _SMALL_CFGS, convert=convert_checkpoint)
+_SMALL_TINY = PretrainedCfg(
+    num_classes=5,
+    model_args={
+        "stem_channels": 3,
+        "channels": (4, 8),
+        "down": (0, 1),
+        "part_channels": 4,
+        "part_bins": (4,),
+    },
+    input_size=(16, 12),
+)
+register_model(
+    "trackletgait_small", _small, _SMALL_CFGS, convert=convert_checkpoint, tiny=_SMALL_TINY
+)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from gaitzoo.hub.reading import num_classes_in, printable, read_state_dict
@@ -146,12 +147,23 @@ def load_into(
         new_classifier: Leave the model's classifier as it is (fresh, or absent).
 
     Raises:
-        ValueError: If parameters are missing, left over, or of other shapes.
+        ValueError: If parameters are missing, left over, of other shapes, NaN or infinite.
     """
     key = getattr(model, "classifier_key", None)
     if new_classifier:
         state_dict = without_classes(state_dict, key)
     check_fits(model, state_dict, path, new_classifier)
+    broken = [
+        key
+        for key, tensor in state_dict.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if broken:
+        raise ValueError(
+            f"expected finite parameters in {path}, got NaN or infinite numbers in {len(broken)} "
+            f"of them ({printable(', '.join(broken[:3]))}); training has diverged, take an earlier "
+            "checkpoint. Nothing was loaded."
+        )
     counters = {k: v for k, v in model.state_dict().items() if _is_counter(k)}
     model.load_state_dict({**counters, **state_dict}, strict=not new_classifier)
 

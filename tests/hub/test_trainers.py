@@ -382,3 +382,10 @@ class TestHeadsOfOtherNames:
         again = gaitzoo.create_model("classless", width=5, checkpoint_path=path)
         assert torch.equal(again.body.weight, model.body.weight)
         assert read_state_dict(path).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_of_a_training_that_diverged_are_refused(model, tmp_path, value):
+    broken = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    broken["part_fc.weight"].view(-1)[7] = value
+    refused(saved(broken, tmp_path), r"NaN or infinite numbers in 1 of them \(part_fc\.weight\)")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.conv import Conv2d, Conv3d
 
-__all__ = ["WinogradConv2d", "WinogradConv3d", "save_multiplications"]
+__all__ = ["WinogradConv", "WinogradConv2d", "WinogradConv3d", "save_multiplications"]
 
 # The points +-_NEAR and +-_FAR; the square of one is the inverse of the other's.
 _NEAR, _FAR = math.sqrt(0.5), math.sqrt(2.0)
@@ -38,51 +38,28 @@ _FEWEST_PIXELS = 2048
 _FEWEST_ROWS = 8
 
 
-class WinogradConv2d(Conv2d):
-    """A 3 x 3 convolution for inference, with fewer multiplications where that is faster.
+class WinogradConv(nn.modules.conv._ConvNd):
+    """A ``(K x) 3 x 3`` convolution for inference, with fewer multiplications where that is faster.
+
+    One implementation: images are frames of one sequence, which have no neighbours in time.
 
     Args:
         conv: The plain convolution, of stride one with zeros outside.
+
+    Shapes:
+        input: ``[N, C_in, H, W]`` for images, ``[N, C_in, T, H, W]`` for sequences.
+        returns: As the input, with ``C_out`` channels.
     """
 
     weights: Tensor
     biases: Tensor | None
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
-        self.weight, self.bias = conv.weight, conv.bias
-        _prepare(self)
-
-    def takes(self, x: Tensor) -> bool:
-        """Whether a map is computed with fewer multiplications."""
-        return _takes(self, x)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` to ``[N, C_out, H, W]``."""
-        if not self.takes(input):
-            return super().forward(input)
-        # Images are frames of one sequence: without taps over time they have no neighbours.
-        images = input.permute(0, 2, 3, 1)[None]
-        return _convolve(images, self.weights, self.biases)[0].permute(0, 3, 1, 2)
-
-
-class WinogradConv3d(Conv3d):
-    """A ``K x 3 x 3`` convolution for inference, with fewer multiplications where that is faster.
-
-    Args:
-        conv: The plain convolution, of stride one with zeros outside.
-    """
-
-    weights: Tensor
-    biases: Tensor | None
-
-    def __init__(self, conv: nn.Conv3d) -> None:
-        taps = conv.kernel_size[0]
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
         super().__init__(
-            conv.in_channels,
+            conv.in_channels,  # pyright: ignore[reportCallIssue] - of Conv2d or Conv3d
             conv.out_channels,
-            (taps, 3, 3),
-            padding=(taps // 2, 1, 1),
+            conv.kernel_size,
+            padding=conv.padding,
             device="meta",
         )
         self.weight, self.bias = conv.weight, conv.bias
@@ -93,11 +70,29 @@ class WinogradConv3d(Conv3d):
         return _takes(self, x)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, C_in, T, H, W]`` to ``[N, C_out, T, H, W]``."""
+        """Returns the map."""
         if not self.takes(input):
             return super().forward(input)
-        found = _convolve(input.permute(0, 2, 3, 4, 1), self.weights, self.biases)
-        return found.permute(0, 4, 1, 2, 3)
+        last = input.movedim(1, -1)
+        if input.ndim == 4:
+            return _convolve(last[None], self.weights, self.biases)[0].movedim(-1, 1)
+        return _convolve(last, self.weights, self.biases).movedim(-1, 1)
+
+
+class WinogradConv2d(WinogradConv, Conv2d):
+    """:class:`WinogradConv` of images."""
+
+
+class WinogradConv3d(WinogradConv, Conv3d):
+    """:class:`WinogradConv` of sequences."""
+
+
+_SAVING: dict[type[nn.Module], type[WinogradConv]] = {
+    nn.Conv2d: WinogradConv2d,
+    Conv2d: WinogradConv2d,
+    nn.Conv3d: WinogradConv3d,
+    Conv3d: WinogradConv3d,
+}
 
 
 def save_multiplications(module: nn.Module) -> None:
@@ -108,11 +103,9 @@ def save_multiplications(module: nn.Module) -> None:
             gain anything.
     """
     for name, child in module.named_children():
-        plain = type(child) in (nn.Conv2d, nn.Conv3d, Conv2d, Conv3d)
-        if plain and isinstance(child, nn.Conv2d) and _gains(child):
-            setattr(module, name, WinogradConv2d(child))
-        elif plain and isinstance(child, nn.Conv3d) and _gains(child):
-            setattr(module, name, WinogradConv3d(child))
+        saving = _SAVING.get(type(child))
+        if saving is not None and _gains(child):  # pyright: ignore[reportArgumentType]
+            setattr(module, name, saving(child))  # pyright: ignore[reportArgumentType]
         else:
             save_multiplications(child)
 
@@ -133,7 +126,7 @@ def _gains(conv: nn.Conv2d | nn.Conv3d) -> bool:
     )
 
 
-def _derive(conv: WinogradConv2d | WinogradConv3d, *_: object) -> None:
+def _derive(conv: WinogradConv, *_: object) -> None:
     """Makes the six points' weights, ``[6, C_out, C_in, K, 1, 3]``, and biases, ``[6, C_out]``."""
     weight = conv.weight.detach().double()
     if weight.ndim == 4:
@@ -156,14 +149,14 @@ def _derive(conv: WinogradConv2d | WinogradConv3d, *_: object) -> None:
         conv.biases = (shares[:, None] * conv.bias.detach().double()).to(conv.bias.dtype)
 
 
-def _prepare(conv: WinogradConv2d | WinogradConv3d) -> None:
+def _prepare(conv: WinogradConv) -> None:
     conv.register_buffer("weights", None, persistent=False)
     conv.register_buffer("biases", None, persistent=False)
     _derive(conv)
     conv.register_load_state_dict_post_hook(_derive)
 
 
-def _takes(conv: WinogradConv2d | WinogradConv3d, x: Tensor) -> bool:
+def _takes(conv: WinogradConv, x: Tensor) -> bool:
     # Compiled models are compiled for all sizes, and exported files should hold common operations.
     if torch.compiler.is_compiling() or x.ndim != conv.weight.ndim:
         return False

@@ -102,4 +102,8 @@ def _in_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     dtype = _computed_in(x)
     with torch.autocast("cpu", enabled=False):
         bias = None if conv.bias is None else conv.bias.float()
-        return conv._conv_forward(x.float(), conv.weight.float(), bias).to(dtype)
+        # One channel and one column left go wrong in float32 too where channels stand last.
+        x, weight = (
+            t.float().clone(memory_format=torch.contiguous_format) for t in (x, conv.weight)
+        )
+        return conv._conv_forward(x, weight, bias).to(dtype)

@@ -76,7 +76,7 @@ def check_batch(silhouettes: Tensor, in_channels: int = 1) -> None:
         )
     height, width = silhouettes.shape[-2:]
     # Joints with two or three numbers each; no person is so narrow.
-    if silhouettes.ndim == 4 and 0 < width <= 3 and height > 4 * width:
+    if silhouettes.ndim == 4 and width in (2, 3) and height > 4 * width:
         raise ValueError(
             f"expected silhouettes {wanted}, got {shape_of(silhouettes)}, which look like poses "
             f"of {height} joints; gaitzoo.PosesToMaps makes maps of them, or take a model that "

@@ -32,7 +32,11 @@ def test_compiles_without_graph_breaks(name):
         assert relative_error(compiled(batch).embeddings, model(batch).embeddings) < 1e-5
 
 
-@pytest.mark.parametrize("name", TINY)
+# SwinGait's windows of three frames fix T in torch.export's programs; its ONNX files take any T.
+OPEN_IN_TIME = [name for name in TINY if name != "swingait_tiny"]
+
+
+@pytest.mark.parametrize("name", OPEN_IN_TIME)
 @pytest.mark.parametrize("with_lengths", [True, False])
 @torch.no_grad()
 def test_exports_with_any_number_of_sequences_and_frames(name, with_lengths):

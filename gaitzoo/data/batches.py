@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from gaitzoo.data.modalities import Modality, find_modality
+from gaitzoo.data.modalities import Modality, check_same_frames, find_modality, time_axis
 from gaitzoo.layers.checks import shape_of
 from gaitzoo.layers.sequence import pad_sequences as pad_tensors
 
@@ -19,7 +19,6 @@ __all__ = [
     "frame_shapes",
     "has_time",
     "pad_sequences",
-    "time_axis",
 ]
 
 
@@ -35,22 +34,6 @@ def by_name(modalities: Sequence[str], sequence: Any) -> Mapping[str, Any]:
         {'poses': 3}
     """
     return sequence if isinstance(sequence, Mapping) else {modalities[0]: sequence}
-
-
-def time_axis(modality: Modality, num_axes: int) -> int | None:
-    """Index of T in one sequence (without the axis N); ``None`` = no time.
-
-    Args:
-        modality: What the sequence is.
-        num_axes: Axes of the sequence; silhouettes may have channels in front.
-
-    Example:
-        >>> time_axis(find_modality("silhouettes"), 3), time_axis(find_modality("silhouettes"), 4)
-        (0, 1)
-    """
-    if modality.time_axis is None:
-        return None
-    return modality.time_axis - 1 + max(0, num_axes + 1 - len(modality.axes.split()))
 
 
 def has_time(modalities: Sequence[str]) -> bool:
@@ -209,11 +192,7 @@ def pad_sequences(sequences: Sequence[Any], modality: str | None = None) -> tupl
                 f"in sequence 0 and {', '.join(sequence) or 'none'} in sequence {i}"
             )
         counts = {name: count_frames((name,), x) for name, x in sequence.items()}
-        if len(set(counts.values())) > 1:
-            raise ValueError(
-                f"expected modalities with as many frames as each other, got "
-                f"{', '.join(f'{n} of {name}' for name, n in counts.items())} in sequence {i}"
-            )
+        check_same_frames(counts, f" in sequence {i}")
     padded = {name: _pad(name, [sequence[name] for sequence in sequences]) for name in names}
     return {name: batch for name, (batch, _) in padded.items()}, padded[names[0]][1]
 

@@ -18,7 +18,7 @@ from gaitzoo.layers.checks import (
 )
 from gaitzoo.layers.sequence import mask_fill
 
-__all__ = ["MODALITIES", "Modality", "find_modality"]
+__all__ = ["MODALITIES", "Modality", "check_same_frames", "find_modality", "time_axis"]
 
 # What bytes mean: grey levels are divided by 255, labels are taken as they are, others refused.
 _BYTES = ("grey levels", "labels", "none")
@@ -93,8 +93,9 @@ class Modality:
         """
         if self.time_axis is None:
             raise ValueError(f"expected a modality with frames, got {self.name}, which has none")
-        extra = sequence.ndim - (len(self.axes.split()) - 1)
-        return self.time_axis - 1 + extra
+        axis = time_axis(self, sequence.ndim)
+        assert axis is not None
+        return axis
 
     def prepare(
         self,
@@ -264,6 +265,39 @@ MODALITIES: Mapping[str, Modality] = _table(
         file_names=("images", "maps"),
     ),
 )
+
+
+def check_same_frames(counts: Mapping[str, int], where: str = "") -> None:
+    """Raises unless modalities that belong together have as many frames as each other.
+
+    Args:
+        counts: Name to number of frames.
+        where: Words for the message, with a space in front.
+
+    Raises:
+        ValueError: If the numbers differ.
+    """
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            "expected modalities with as many frames as each other, got "
+            f"{', '.join(f'{count} of {name}' for name, count in counts.items())}{where}"
+        )
+
+
+def time_axis(modality: Modality, num_axes: int) -> int | None:
+    """Index of T in one sequence (without the axis N); ``None`` = no time.
+
+    Args:
+        modality: What the sequence is.
+        num_axes: Axes of the sequence; silhouettes may have channels in front.
+
+    Example:
+        >>> time_axis(find_modality("silhouettes"), 3), time_axis(find_modality("silhouettes"), 4)
+        (0, 1)
+    """
+    if modality.time_axis is None:
+        return None
+    return modality.time_axis + num_axes - len(modality.axes.split())
 
 
 def find_modality(name: str) -> Modality:

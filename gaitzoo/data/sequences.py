@@ -16,7 +16,7 @@ from torch import Tensor
 from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
 from gaitzoo.data.files import load_silhouettes
 from gaitzoo.data.images import FRAME_SUFFIXES, decode_image
-from gaitzoo.data.modalities import MODALITIES, Modality, find_modality
+from gaitzoo.data.modalities import MODALITIES, Modality, check_same_frames, find_modality
 from gaitzoo.data.natural import natural_order
 from gaitzoo.data.poses import read_poses
 from gaitzoo.data.skeleton_maps import PosesToMaps
@@ -130,11 +130,7 @@ def _same_frames(
             if not empty[other] and found[other].shape[axis] == total:
                 found[other] = found[other].index_select(axis, kept)
     counts = {name: found[name].shape[axis] for name, axis in axes.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"expected modalities with as many frames as each other in {root}, got "
-            f"{', '.join(f'{count} of {name}' for name, count in counts.items())}"
-        )
+    check_same_frames(counts, f" in {root}")
     return found
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gaitzoo.data.content import Finding, warn_of
-from gaitzoo.data.modalities import Modality, find_modality
+from gaitzoo.data.modalities import Modality, check_same_frames, find_modality
 from gaitzoo.data.normalize import EMPTY_GREY_SUM
 from gaitzoo.data.silhouettes import SilhouetteTransform
 from gaitzoo.layers.checks import shape_of
@@ -93,11 +93,7 @@ class ModalityTransform:
             for name, x in parts.items()
             if find_modality(name).time_axis is not None
         }
-        if len(set(counts.values())) > 1:
-            raise ValueError(
-                "expected modalities with as many frames as each other, got "
-                f"{', '.join(f'{count} of {name}' for name, count in counts.items())}"
-            )
+        check_same_frames(counts)
         found: list[Finding] = []
         aligned, empty = {}, {}
         for name, x in parts.items():

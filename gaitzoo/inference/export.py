@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gaitzoo.data.atomic import whole_files
-from gaitzoo.data.batches import by_name, has_time, time_axis
-from gaitzoo.data.modalities import find_modality
+from gaitzoo.data.batches import by_name, has_time
+from gaitzoo.data.modalities import find_modality, time_axis
 from gaitzoo.inference.fuse import fuse_for_inference
 from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.layers.modes import evaluating

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaitzoo.data.batches import by_name, time_axis
-from gaitzoo.data.modalities import Modality, find_modality
+from gaitzoo.data.batches import by_name
+from gaitzoo.data.modalities import Modality, find_modality, time_axis
 from gaitzoo.data.transforms import create_transform
 from gaitzoo.models.base import GaitModel
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from gaitzoo.data.batches import has_time, time_axis
-from gaitzoo.data.modalities import find_modality
+from gaitzoo.data.batches import has_time
+from gaitzoo.data.modalities import find_modality, time_axis
 from gaitzoo.layers.modes import unwrapped
 from gaitzoo.models.base import GaitModel
 

@@ -16,14 +16,10 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, shape_of
 from gaitzoo.layers.fused import channels_last
-from gaitzoo.layers.residual import FrameWise
+from gaitzoo.layers.residual import FrameWise, call_block
 from gaitzoo.layers.sequence import mask_fill, masked_max, masked_mean
 
 __all__ = ["FocalConv2d", "PlainBlock", "PlainCNN", "SetPool", "TemporalSwitch"]
-
-
-def _call(block: Callable[..., Any], *inputs: Any) -> Any:
-    return block(*inputs)
 
 
 class SetPool(nn.Module):
@@ -203,7 +199,7 @@ class PlainCNN(nn.Module):
             self.blocks.append(FrameWise(block))
             before = width
 
-    def forward(self, x: Tensor, run: Callable[..., Any] = _call) -> Tensor:
+    def forward(self, x: Tensor, run: Callable[..., Any] = call_block) -> Tensor:
         """Returns the maps of all frames.
 
         Args:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gaitzoo.layers.checks import check_lengths
+from gaitzoo.layers.sequence import lengths_for
 
 __all__ = [
     "WindowMasks",
@@ -246,6 +246,7 @@ def whole_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
         x: ``[N, T, ...]``.
         lengths: ``[N]``, or ``None``.
     """
-    if lengths is None:
-        return torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
-    return check_lengths(lengths, x.shape[0], x.shape[1]).to(x.device, torch.int64)
+    checked = lengths_for(lengths, x, axis=1)
+    if checked is not None:
+        return checked
+    return torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)

@@ -49,6 +49,26 @@ class MaxPooled(GaitModel):
             raise ValueError(f'expected embedding "fc" or "bnneck", got {embedding!r}')
         return "before_bn" if embedding == "fc" else "after_bn"
 
+    def build_head(
+        self, in_channels: int, channels: int, part_bins: tuple[int, ...], num_classes: int
+    ) -> None:
+        """Builds the four, for a constructor to call when its network stands.
+
+        Args:
+            in_channels: Channels of the map.
+            channels: Channels of the embeddings.
+            part_bins: Numbers of horizontal bands.
+            num_classes: Training identities, 0 = no classifier.
+
+        Raises:
+            ValueError: If an argument is no positive number, or ``num_classes`` negative.
+        """
+        self.temporal_pool = TemporalMax()
+        self.part_pool = HorizontalPyramidPooling(part_bins)
+        self.num_parts, self.num_features = self.part_pool.num_parts, channels
+        self.part_fc = PartLinear(self.num_parts, in_channels, channels)
+        self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
+
     def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
         """Pools over time and bands and embeds every part."""
         parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))

@@ -17,16 +17,15 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.heads import PartBNNeck, PartLinear
 from gaitzoo.layers.plain import TemporalSwitch
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.conversion import StateDict, rename_keys
+from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.max_pooled import MaxPooled
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.registry import register_model
+from gaitzoo.models.residual_keys import HEAD_KEYS
 
 __all__ = ["MTSGait", "convert_checkpoint"]
 
@@ -87,11 +86,7 @@ class MTSGait(MaxPooled):
             TemporalSwitch(before, after, hops, divisor) for before, after in pairwise(widths)
         )
         self.pool = nn.MaxPool3d((1, 2, 2))
-        self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling(part_bins)
-        self.num_parts, self.num_features = self.part_pool.num_parts, part_channels
-        self.part_fc = PartLinear(self.num_parts, last, part_channels)
-        self.neck = PartBNNeck(self.num_parts, part_channels, num_classes, order="channel")
+        self.build_head(last, part_channels, part_bins, num_classes)
         init_weights(self)
 
     @property
@@ -132,12 +127,7 @@ _KEYS = {
     for place, i in _PLACES.items()
 } | {
     "Backbone.forward_block.feature.0.conv.weight": "stem.block.weight",
-    "FCs.fc_bin": "part_fc.weight",
-    "BNNecks.fc_bin": "neck.classifier.weight",
-}
-_KEYS |= {
-    f"BNNecks.bn1d.{name}": f"neck.bn.{name}"
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    **HEAD_KEYS,
 }
 
 
@@ -153,7 +143,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     Raises:
         UnknownKeysError: If a name is not MTSGait's.
     """
-    return rename_keys(state_dict, _KEYS.get, "MTSGait")
+    return rename_by_table(state_dict, _KEYS, "MTSGait")
 
 
 _CFGS = {

@@ -18,8 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaitzoo.layers.heads import PartBNNeck, PartLinear
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import ResidualBackbone
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -78,11 +76,7 @@ class ScoNet(MaxPooled):
         super().__init__(embedding=self.side_of("fc"))
         self.in_channels, self.embedding = in_channels, "fc"
         self.backbone = ResidualBackbone("2d", layers, channels, in_channels)
-        self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling(part_bins)
-        self.num_parts, self.num_features = self.part_pool.num_parts, channels[2]
-        self.part_fc = PartLinear(self.num_parts, channels[3], self.num_features)
-        self.neck = PartBNNeck(self.num_parts, self.num_features, num_classes, order="channel")
+        self.build_head(channels[3], channels[2], part_bins, num_classes)
         init_weights(self)
 
     @property

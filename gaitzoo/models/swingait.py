@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.conv import Conv2d
-from gaitzoo.layers.heads import PartBNNeck, PartLinear
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import ResidualBackbone
 from gaitzoo.layers.window_attention import (
     WindowTransformerBlock,
@@ -114,11 +112,7 @@ class SwinGait(MaxPooled):
         self.widen = nn.Sequential(nn.LayerNorm(dims[0]), nn.Linear(*dims, bias=False))
         self.stage2 = _stage(dims[1], num_heads[1], window, rates[layers[2] :])
         self.norm = nn.LayerNorm(dims[1])
-        self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling((rows,))
-        self.num_parts, self.num_features = rows, part_channels
-        self.part_fc = PartLinear(rows, dims[1], part_channels)
-        self.neck = PartBNNeck(rows, part_channels, num_classes, order="channel")
+        self.build_head(dims[1], part_channels, (rows,), num_classes)
         init_weights(self)
         for module in (self.widen, self.stage1, self.stage2):
             for layer in module.modules():

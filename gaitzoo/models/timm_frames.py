@@ -16,8 +16,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_size
-from gaitzoo.layers.heads import PartBNNeck, PartLinear
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.models.base import init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
@@ -119,10 +117,8 @@ class TimmFrames(MaxPooled):
         self.grid_size = builder.grid_size
         map_channels, rows, _ = builder.map_shapes(network)[0]
         self.frames = FrameWise(_OneMap(network))
-        self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling(
-            (_default_bins(rows),) if part_bins is None else part_bins
-        )
+        bins = (_default_bins(rows),) if part_bins is None else part_bins
+        self.build_head(map_channels, channels, bins, num_classes)
         wrong = [bins for bins in self.part_pool.part_bins if rows % bins]
         if wrong:
             raise ValueError(
@@ -130,10 +126,6 @@ class TimmFrames(MaxPooled):
                 f"frames of {height}x{width}, got {tuple(self.part_pool.part_bins)}"
                 f"; leave part_bins out for {_default_bins(rows)}, or choose another out_index"
             )
-        self.num_parts = self.part_pool.num_parts
-        self.num_features = channels
-        self.part_fc = PartLinear(self.num_parts, map_channels, channels)
-        self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
         init_weights(self.neck)
         # Saved weights replace timm's: building the model again must not download them.
         self.model_args["pretrained_backbone"] = False

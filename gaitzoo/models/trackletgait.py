@@ -25,8 +25,6 @@ from gaitzoo.layers.conv import Conv3d
 from gaitzoo.layers.fold import fold_sequential
 from gaitzoo.layers.fused import fold_inside
 from gaitzoo.layers.haar import HaarDownsample2d
-from gaitzoo.layers.heads import PartBNNeck, PartLinear
-from gaitzoo.layers.pooling import HorizontalPyramidPooling, TemporalMax
 from gaitzoo.layers.residual import FrameWise
 from gaitzoo.layers.sequence import mask_fill
 from gaitzoo.models.base import init_weights, record_args
@@ -191,11 +189,7 @@ class TrackletGait(MaxPooled):
             P3DHWDBlock(widths[i], width, i in down, temporal=i >= frame_blocks)
             for i, width in enumerate(channels)
         )
-        self.temporal_pool = TemporalMax()
-        self.part_pool = HorizontalPyramidPooling(part_bins)
-        self.num_parts, self.num_features = self.part_pool.num_parts, part_channels
-        self.part_fc = PartLinear(self.num_parts, channels[-1], part_channels)
-        self.neck = PartBNNeck(self.num_parts, part_channels, num_classes, order="channel")
+        self.build_head(channels[-1], part_channels, part_bins, num_classes)
         init_weights(self)
 
     @property

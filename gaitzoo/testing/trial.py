@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gaitzoo.data.batches import batch_of, by_name, count_frames, has_time, time_axis
-from gaitzoo.data.modalities import find_modality
+from gaitzoo.data.batches import batch_of, by_name, count_frames, has_time
+from gaitzoo.data.modalities import find_modality, time_axis
 from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.outputs import GaitOutput

@@ -199,9 +199,12 @@ def test_numpy_numbers_beside_the_weights(model, tmp_path, zipped, core, monkeyp
         for old in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
             content = content.replace(old, f"{core}.multiarray".encode())
         path.write_bytes(content)
+    # torch keeps a set, whose order as a list changes with what else has been added and removed.
     allowed = torch.serialization.get_safe_globals()
     check(path, model)
-    assert torch.serialization.get_safe_globals() == allowed
+    after = torch.serialization.get_safe_globals()
+    assert len(after) == len(allowed)
+    assert set(after) == set(allowed)
 
 
 def test_numpy_arrays_are_no_parameters(tmp_path):

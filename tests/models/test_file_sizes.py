@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gaitzoo
-from gaitzoo.models.opengait import HUB_FILES
+from gaitzoo.models.opengait_files import HUB_FILES
 
 FAMILIES = ("gaitset", "gaitpart", "gaitgl", "gln", "mtsgait", "swingait")
 FILES = [tag for tag in HUB_FILES if tag.partition(".")[0] in FAMILIES]

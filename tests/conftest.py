@@ -10,13 +10,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-from gaitzoo.models.registry import all_architectures, list_models
+from gaitzoo.models.registry import all_architectures, find_architecture, list_models
 from gaitzoo.testing.memory import fill_freed_memory
 
 # The models of this library: some files of tests register models of their own.
 LISTED = list_models()
 # The small variant of every architecture, which list_models() leaves out.
 TINY = [entry.name for entry in all_architectures() if entry.is_tiny]
+# Those of them that read silhouettes alone: a clip is one tensor of frames.
+SILHOUETTES = [
+    name for name in TINY if find_architecture(name).model_class.modalities == ("silhouettes",)
+]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 

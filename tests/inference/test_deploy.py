@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, relative_error
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _fresh_compiler():
         yield
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_compiles_without_graph_breaks(name):
     model = make(name)
@@ -33,7 +33,7 @@ def test_compiles_without_graph_breaks(name):
 
 
 # SwinGait's windows of three frames fix T in torch.export's programs; its ONNX files take any T.
-OPEN_IN_TIME = [name for name in TINY if name != "swingait_tiny"]
+OPEN_IN_TIME = [name for name in SILHOUETTES if name != "swingait_tiny"]
 
 
 @pytest.mark.parametrize("name", OPEN_IN_TIME)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, relative_error
 
 import gaitzoo
 from gaitzoo.inference.export import whole_model
@@ -31,7 +31,7 @@ def run(session, batch, lengths):
     return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_any_number_of_sequences_and_frames(name, tmp_path):
     model = make(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, relative_error
 from torch._dynamo.testing import CompileCounter
 
 import gaitzoo
@@ -53,7 +53,7 @@ VARIANTS = {
 
 
 def cases():
-    for name in TINY:
+    for name in SILHOUETTES:
         yield name, {}
     for name, variants in VARIANTS.items():
         for model_args in variants:
@@ -76,7 +76,7 @@ def test_outputs_are_those_of_the_plain_model(name, model_args, dtype, tolerance
             assert relative_error(found.logits, wanted.logits) < tolerance
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_batches_give_the_numbers_of_single_sequences(name):
     fused = fuse_for_inference(make(name))
@@ -86,7 +86,7 @@ def test_batches_give_the_numbers_of_single_sequences(name):
         assert relative_error(batched[i], fused(clip[None]).embeddings[0]) < 1e-5
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_the_plain_model_is_left_alone(name):
     model = make(name).train()
@@ -104,7 +104,7 @@ def test_the_plain_model_is_left_alone(name):
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 def test_no_batch_norm_is_left_on_the_maps(name):
     fused = fuse_for_inference(make(name))
     assert not any(
@@ -124,7 +124,7 @@ def test_the_batch_norm_behind_the_part_vectors_is_folded(name):
     assert [name for name, _ in fused.neck.bn.named_parameters()] == ["bias"]
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_copies_and_second_fusions_are_the_same_model(name):
     fused = fuse_for_inference(make(name))
@@ -138,7 +138,7 @@ def test_copies_and_second_fusions_are_the_same_model(name):
         assert relative_error(other(batch, lengths).embeddings, wanted) < 1e-6
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_narrow_weights_stay_close(name, dtype):
@@ -152,7 +152,7 @@ def test_narrow_weights_stay_close(name, dtype):
     assert (cosine > 0.999).all()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_walkers_are_found_with_narrow_weights_too(name):
     """Mean cosine of 0.999 at least, and the same first match for every walk."""
@@ -175,7 +175,7 @@ def test_walkers_are_found_with_narrow_weights_too(name):
     assert matches[0] == matches[1]
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_maps_keep_channels_last(name):
     fused = fuse_for_inference(make(name))
@@ -335,7 +335,7 @@ def test_embed_takes_fused_models():
         assert relative_error(found, wanted) < tolerance
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 def test_fused_models_are_neither_saved_nor_trained(name, tmp_path):
     model = make(name)
     for fused in (fuse_for_inference(model), copy.deepcopy(fuse_for_inference(model))):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, relative_error
 from torch import nn
 
 from gaitzoo import fuse_for_inference
@@ -137,7 +137,7 @@ def test_own_convolutions_stay_and_names_too():
 
 
 @pytest.mark.parametrize("way", ["weights", "autocast", "fused"])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_models_of_one_to_five_frames(name, way):
     model = make(name, num_classes=0)

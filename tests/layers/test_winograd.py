@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, relative_error
 from torch import nn
 
 import gaitzoo
@@ -167,7 +167,7 @@ def test_loaded_weights_count(dimensions):
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @torch.no_grad()
 def test_models_give_the_same_embeddings(name):
     model = make(name, num_classes=0)

@@ -8,17 +8,17 @@ import pytest
 import torch
 import two_modalities  # noqa: F401 - registers its models
 from builders import make, padded
-from conftest import LISTED, TINY, relative_error
+from conftest import LISTED, SILHOUETTES, TINY, relative_error
 
 import gaitzoo
+from gaitzoo import MODALITIES
 from gaitzoo.models.registry import find_architecture
 from gaitzoo.testing.promises import PROMISES
 from gaitzoo.testing.trial import Skipped, Trial
 
 FRAMES = (7, 5, 1, 2, 3, 4, 9, 12)
-# The small variants that read silhouettes alone.
-SILHOUETTES = [
-    name for name in TINY if find_architecture(name).model_class.modalities == ("silhouettes",)
+WITH_CLASSES = [
+    name for name in TINY if find_architecture(name).model_class.classifier_key is not None
 ]
 # Models of other inputs than silhouettes, and how to build them.
 OTHERS = {
@@ -27,11 +27,11 @@ OTHERS = {
     "poses_alone": {},
     "images_alone": {},
 }
-# These take seconds: tests/inference tries them on every small variant, and on more shapes.
+# These take seconds: tests/inference tries them on those of silhouettes, and on more shapes.
 SLOW = ("export", "onnx")
 # Numbers that must be the same on every processor, whatever stood in memory before.
 NUMERIC = ("length_law", "autocast", "embed", "fuse")
-# What a model of this library may not give: all else holds for all of them.
+# What a model may not give: all else holds for all of them.
 OPTIONAL = {
     "two_branches": set(),
     "pose_graph": {"classes", "features", "grey_levels"},
@@ -40,10 +40,18 @@ OPTIONAL = {
 }
 
 
+def optional(model):
+    """What a model of this library does not give for a reason that it says itself."""
+    if model.classifier_key is None:
+        yield "classes"
+    if all(MODALITIES[name].bytes_mean == "none" for name in model.modalities):
+        yield "grey_levels"
+
+
 def cases():
     for name in (*TINY, *OTHERS):
         for promise in PROMISES:
-            if name in OTHERS or promise not in SLOW:
+            if name not in SILHOUETTES or promise not in SLOW:
                 marks = [pytest.mark.numeric] if promise in NUMERIC else []
                 yield pytest.param(name, promise, id=f"{name}-{promise}", marks=marks)
 
@@ -63,7 +71,7 @@ def test_promise(name, promise):
     try:
         PROMISES[promise](Trial(model, FRAMES))
     except Skipped as reason:
-        if promise not in {*OPTIONAL.get(name, ()), "onnx"}:
+        if promise not in {*OPTIONAL.get(name, optional(model)), "onnx"}:
             raise
         pytest.skip(str(reason))
 
@@ -74,7 +82,7 @@ def test_length_law_for_every_length_from_1_to_40(name):
     Trial(make(name).double(), tuple(range(40, 0, -1))).lengths_law(float("nan"))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WITH_CLASSES)
 @torch.no_grad()
 def test_classes_are_those_of_the_cfg_or_none(name):
     model = make(name)
@@ -95,7 +103,8 @@ def test_saved_weights_load_by_name(name, tmp_path):
     other = gaitzoo.create_model(name, checkpoint_path=file).eval()
     batch = Trial(model, FRAMES).equals()
     assert torch.equal(other(batch).embeddings, model(batch).embeddings)
-    assert other.model_args == {**model.model_args, "num_classes": model.num_classes}
+    classes = {"num_classes": model.num_classes} if name in WITH_CLASSES else {}
+    assert other.model_args == {**model.model_args, **classes}
     assert other.pretrained_cfg == model.pretrained_cfg
 
 

@@ -9,14 +9,16 @@ import timm
 import timm.optim
 import torch
 from builders import clips_for, make, padded
-from conftest import TINY, relative_error
+from conftest import SILHOUETTES, TINY, relative_error
 
 import gaitzoo
 from gaitzoo import PretrainedCfg
 
 # GaitLLM's maps are those of its encoder, which gives them itself.
-WITH_MAPS = [name for name in TINY if gaitzoo.create_model(name, num_classes=0).feature_modules]
-WITHOUT_MAPS = [name for name in TINY if name not in WITH_MAPS]
+WITH_MAPS = [
+    name for name in SILHOUETTES if gaitzoo.create_model(name, num_classes=0).feature_modules
+]
+WITHOUT_MAPS = [name for name in SILHOUETTES if name not in WITH_MAPS]
 # Their maps of the whole set are computed between those of the frames.
 SETS = ("gaitset_tiny", "gln_tiny")
 LENGTHS = (7, 1, 4, 9, 2)
@@ -246,7 +248,7 @@ def test_saved_models_give_maps_too(tmp_path):
     assert torch.equal(net.eval()(clip)[0], wanted[0])
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @pytest.mark.parametrize("num_classes", [0, 5])
 @torch.no_grad()
 def test_what_the_classifier_gets(name, num_classes, resnet):
@@ -269,7 +271,7 @@ def test_what_the_classifier_gets(name, num_classes, resnet):
         assert torch.equal(scores, model.eval().forward_head(*features).logits)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SILHOUETTES)
 @pytest.mark.parametrize("coarse", [False, True])
 def test_groups_of_parameters(name, coarse, resnet):
     model = make(name)

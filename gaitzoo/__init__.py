@@ -17,6 +17,7 @@ from gaitzoo.inference.embed import embed
 from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
 from gaitzoo.inference.identify import Identification, Match, identify
+from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
@@ -54,6 +55,7 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.parsinggait import ParsingGait
 from gaitzoo.models.registry import (
     get_pretrained_cfg,
     is_model,
@@ -65,15 +67,20 @@ from gaitzoo.models.registry import (
     register_model,
 )
 from gaitzoo.models.sconet import ScoNet
+from gaitzoo.models.smplgait import BodyMatrix, PlainGait, SMPLGait
 from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.timm_frames import TimmFrames
 from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
+from gaitzoo.models.xgait import CrossGate, PartCrossGate, XGait
 from gaitzoo.version import __version__ as __version__
 
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
+    "BodyMatrix",
+    "BodyPartPool",
     "CompactBlock",
+    "CrossGate",
     "DAM",
     "DeepGaitV2",
     "DyGait",
@@ -112,11 +119,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "ModalityTransform",
     "MotionClipAssembler",
     "P3DHWDBlock",
+    "ParsingGait",
     "PartBNNeck",
+    "PartCrossGate",
+    "PartGraph",
     "PartLinear",
     "PeakTokenFinder",
     "PeakTokens",
     "PlainCNN",
+    "PlainGait",
     "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
@@ -126,6 +137,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "SMPLGait",
     "ScoNet",
     "SequencePath",
     "SetPool",
@@ -141,6 +153,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TimmFrames",
     "TrackletGait",
     "WindowTransformerBlock",
+    "XGait",
     "check_silhouettes",
     "create_model",
     "create_transform",

@@ -64,7 +64,7 @@ def golden_errors(name, model_name, tmp_path, cases=None, kept=None, **model_arg
         inputs = [x[i : i + 1] for x in inputs]
         assert [fill.checksum(x) for x in inputs] == case["input_checksum"]
         with torch.no_grad():
-            output = model(_as_batch(inputs[0]))
+            output = model(_as_inputs(inputs, model.modalities))
         for kind, found in (("embeddings", output.embeddings), ("logits", output.logits)):
             if doc[f"{kind}_layout"] is None:
                 continue
@@ -76,6 +76,13 @@ def golden_errors(name, model_name, tmp_path, cases=None, kept=None, **model_arg
             assert found.shape == reference.shape
             errors.append(float((found - reference).abs().max() / reference.abs().max()))
     return max(errors)
+
+
+def _as_inputs(inputs, modalities):
+    """One tensor, or several by the names of what the model reads, which keeps their order."""
+    if len(inputs) == 1:
+        return _as_batch(inputs[0])
+    return {name: _as_batch(x) for name, x in zip(modalities, inputs, strict=True)}
 
 
 def _as_batch(x):

@@ -50,7 +50,13 @@ class MaxPooled(GaitModel):
         return "before_bn" if embedding == "fc" else "after_bn"
 
     def build_head(
-        self, in_channels: int, channels: int, part_bins: tuple[int, ...], num_classes: int
+        self,
+        in_channels: int,
+        channels: int,
+        part_bins: tuple[int, ...],
+        num_classes: int,
+        *,
+        extra_parts: int = 0,
     ) -> None:
         """Builds the four, for a constructor to call when its network stands.
 
@@ -59,18 +65,28 @@ class MaxPooled(GaitModel):
             channels: Channels of the embeddings.
             part_bins: Numbers of horizontal bands.
             num_classes: Training identities, 0 = no classifier.
+            extra_parts: Parts behind the bands, which the model itself makes.
 
         Raises:
             ValueError: If an argument is no positive number, or ``num_classes`` negative.
         """
         self.temporal_pool = TemporalMax()
         self.part_pool = HorizontalPyramidPooling(part_bins)
-        self.num_parts, self.num_features = self.part_pool.num_parts, channels
+        self.num_parts = self.part_pool.num_parts + extra_parts
+        self.num_features = channels
         self.part_fc = PartLinear(self.num_parts, in_channels, channels)
         self.neck = PartBNNeck(self.num_parts, channels, num_classes, order="channel")
 
     def forward_head(self, features: Tensor, lengths: Tensor | None = None) -> GaitOutput:
         """Pools over time and bands and embeds every part."""
-        parts = self.part_fc(self.part_pool(self.temporal_pool(features, lengths)))
+        return self.embed_parts(self.part_pool(self.temporal_pool(features, lengths)))
+
+    def embed_parts(self, parts: Tensor) -> GaitOutput:
+        """Embeds every part.
+
+        Args:
+            parts: Part vectors before the matrices, ``[N, P, C]``.
+        """
+        parts = self.part_fc(parts)
         after_bn, logits = self.neck(parts)
         return GaitOutput(embeddings=parts if self.embedding == "fc" else after_bn, logits=logits)

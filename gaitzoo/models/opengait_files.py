@@ -242,7 +242,7 @@ HUB_FILES = {
         194_745_763,
         "3768d8ec00e22cd6ee693204863936826358d15a05d8f5d8d3acaea9f966c860",
     ),
-    "smplgait.gait3d": HubFile(
+    "smplgait.gait3d_parsing": HubFile(
         "Gait3D-Parsing/SMPLGait/SMPLGait/checkpoints/SMPLGait-180000.pt",
         325_431_161,
         "08a8ba01173e2408ca7672fe5c59c03565ce7804a9cfc92ef2ddf34543cb824f",
@@ -280,5 +280,10 @@ RELEASE_FILES = {
     "gaitgl.gait3d_128": "v0.1/128pixel-GaitGL-180000.pt",
     "gln.gait3d": "v0.1/64pixel-GLN_P2-180000.pt",
     "gln.gait3d_128": "v0.1/128pixel-GLN_P2-180000.pt",
+    "plaingait.gait3d": "v0.1/64pixel-Baseline-180000.pt",
+    "plaingait.gait3d_128": "v0.1/128pixel-Baseline-180000.pt",
+    "smplgait.gait3d": "v0.1/64pixel-SMPLGait_64pixel-180000.pt",
+    "smplgait.gait3d_128": "v0.1/128pixel-SMPLGait_128pixel-180000.pt",
+    "xgait.gait3d": "v1.1/Gait3D-XGait-120000.pt",
     "mtsgait.gait3d": "v1.0/Gait3D-MTSGait-180000.pt",
 }

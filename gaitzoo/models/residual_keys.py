@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gaitzoo.models.conversion import StateDict, rename_by_table
 
-__all__ = ["BLOCK_KEYS", "HEAD_KEYS", "convert_residual"]
+__all__ = ["BLOCK_KEYS", "HEAD_KEYS", "RESIDUAL_KEYS", "backbone_keys", "convert_residual"]
 
 # The wrapper that runs a block on every frame, wherever it stands.
 _WRAPPER = r"(?:forward_block\.)?"
@@ -52,13 +52,33 @@ HEAD_KEYS = {
 }
 """Matrices of the parts and neck."""
 
-_KEYS = {
+RESIDUAL_KEYS = {
     **BLOCK_KEYS,
     # GaitBase's stem.
     rf"{_BACKBONE}conv1\.conv\.(\w+)": r"backbone.stem.0.\1",
     rf"{_BACKBONE}bn1\.(\w+)": r"backbone.stem.1.\1",
     **HEAD_KEYS,
 }
+"""All of DeepGaitV2, GaitBase and models that hold one of them."""
+
+
+def backbone_keys(theirs: str, ours: str) -> dict[str, str]:
+    """Stem and blocks where they stand under names of their own, as a table.
+
+    Args:
+        theirs: What the authors call the network instead of ``Backbone``.
+        ours: What we call it instead of ``backbone``.
+
+    Example:
+        >>> table = backbone_keys("Backbone_sil", "silhouettes")
+        >>> list(rename_by_table({"Backbone_sil.layer1.0.bn1.bias": torch.ones(1)}, table, "Net"))
+        ['silhouettes.layers.0.0.bn1.bias']
+    """
+    return {
+        pattern.replace(r"(?:Backbone\.)?", rf"{theirs}\."): name.replace("backbone", ours)
+        for pattern, name in RESIDUAL_KEYS.items()
+        if name.startswith("backbone.")
+    }
 
 
 def convert_residual(state_dict: StateDict) -> StateDict:
@@ -77,4 +97,4 @@ def convert_residual(state_dict: StateDict) -> StateDict:
         >>> list(convert_residual({"Backbone.forward_block.layer2.0.conv1.weight": torch.ones(1)}))
         ['backbone.layers.1.0.conv1.weight']
     """
-    return rename_by_table(state_dict, _KEYS, "DeepGaitV2, GaitBase or ScoNet")
+    return rename_by_table(state_dict, RESIDUAL_KEYS, "DeepGaitV2, GaitBase or ScoNet")

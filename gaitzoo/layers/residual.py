@@ -240,11 +240,12 @@ class ResidualBackbone(nn.Module):
         layers: Blocks of each of the four layers; fewer numbers leave the last ones out.
         channels: Widths of the layers.
         in_channels: Channels of the input.
+        strides: Step of each layer over height and width, pixels.
 
     Shapes:
         x: ``[N, C_in, T, H, W]``, any values; zeros past the end of a sequence.
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
-        returns: ``[N, channels[3], T, H / 4, W / 4]``, both rounded up.
+        returns: ``[N, channels[3], T, H / 4, W / 4]`` with the usual strides, both rounded up.
 
     Raises:
         TypeError: If ``x`` is no tensor of floats or ``lengths`` no integer tensor.
@@ -263,6 +264,7 @@ class ResidualBackbone(nn.Module):
         layers: tuple[int, ...] = (1, 4, 4, 1),
         channels: tuple[int, ...] = (64, 128, 256, 512),
         in_channels: int = 1,
+        strides: tuple[int, ...] = _STRIDES,
     ) -> None:
         super().__init__()
         if not isinstance(mode, str) or mode not in _BLOCKS:
@@ -288,7 +290,7 @@ class ResidualBackbone(nn.Module):
         )
         self.layers = nn.ModuleList()
         before = channels[0]
-        for i, (depth, width, stride) in enumerate(zip(layers, channels, _STRIDES, strict=False)):
+        for i, (depth, width, stride) in enumerate(zip(layers, channels, strides, strict=False)):
             block = ResidualBlock2d if i == 0 else _BLOCKS[mode]
             first = block(before, width, stride)
             self.layers.append(

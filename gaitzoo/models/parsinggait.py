@@ -13,6 +13,7 @@ Differences from upstream:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,9 +139,7 @@ class ParsingGait(MaxPooled):
         for one in features:
             yield one, 1
 
-    def forward_head(
-        self, features: tuple[Tensor, Tensor], lengths: tuple[Tensor, Tensor] | None = None
-    ) -> GaitOutput:
+    def forward_head(self, features: Any, lengths: Any = None) -> GaitOutput:
         """Pools over time and bands and embeds every band and every part of the graph.
 
         Args:

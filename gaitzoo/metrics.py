@@ -4,12 +4,16 @@ Every score takes ``distances`` (smaller is closer), never similarities, and ret
 [0, 1], never percent. Three rules hold everywhere:
 
 - A query without a match in the gallery is skipped: neither hit nor miss (the rule of the Gait3D
-  protocol). If no query is left, a ``ValueError`` says so.
+  protocol). If no query is left, a ``ValueError`` says so. ``cross_view_rank1`` counts such
+  queries as misses on demand.
 - Equal distances keep the order of the gallery (a stable sort).
 - Labels and views are sequences of strings or integers, or integer tensors or arrays.
 
-Protocols of the field: CASIA-B and OU-MVLP are ``cross_view_rank1(...).mean()``, GREW is
-``rank_k(..., k=(1, 5, 10, 20))``, Gait3D is ``retrieval_scores(...)``.
+Protocols of the field from embeddings, labels, types and views: :func:`gaitzoo.evaluate`. By hand,
+CASIA-B is ``cross_view_rank1(...).mean()``; OU-MVLP the same with ``unmatched="miss"`` (OpenGait's
+code: 0.5 where two of four probes have no gallery and the others are hits) or ``"skip"`` (papers
+that leave such probes out: 1.0 there); GREW with labels is ``rank_k(..., k=(1, 5, 10, 20))``,
+Gait3D is ``retrieval_scores(...)``.
 """
 
 from __future__ import annotations
@@ -19,9 +23,9 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gaitzoo.data.distances import check_embeddings, part_distances, rerank
 from gaitzoo.data.ranking import (
     NO_QUERY_LEFT,
     Labels,
@@ -33,7 +37,6 @@ from gaitzoo.data.ranking import (
     find_matches,
     group_views,
 )
-from gaitzoo.layers.checks import shape_of
 
 __all__ = [
     "CrossViewRank1",
@@ -46,184 +49,8 @@ __all__ = [
     "rerank",
     "retrieval_scores",
     "same_view_mask",
+    "screening_scores",
 ]
-
-
-def part_distances(
-    query: Tensor,
-    gallery: Tensor,
-    *,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
-    block_size: int = 2048,
-) -> Tensor:
-    """Distance of every query to every gallery sequence, averaged over the body parts.
-
-    ``"euclidean"`` is the mean over parts of the Euclidean distance of each part, ``"cosine"`` is
-    one minus the mean over parts of the cosine similarity (0 for a part of zeros).
-
-    The arithmetic inside a block is float64: the expanded square ``|q|^2 + |g|^2 - 2 q.g`` is
-    fast, but in float32 loses most digits of the distance between close vectors. Beside the
-    result, only a few blocks are held in memory. Call under ``torch.no_grad()`` when the
-    embeddings require gradients and none are wanted here.
-
-    Args:
-        query: ``[Q, P, C]`` embeddings, any floating dtype, finite.
-        gallery: ``[G, P, C]`` embeddings on the same device.
-        metric: ``"euclidean"`` (0 or more) or ``"cosine"`` (0 to 2).
-        block_size: Rows of each side compared at a time; changes memory and speed only.
-
-    Returns:
-        ``[Q, G]`` distances, float64 if an input is, else float32.
-
-    Raises:
-        TypeError: If an input is not a floating-point tensor.
-        ValueError: If shapes or devices disagree, a value is NaN or infinite, or an option is
-            unknown.
-
-    Example:
-        >>> query, gallery = torch.zeros(1, 16, 4), torch.zeros(2, 16, 4)
-        >>> gallery[1, :8] = 1.0  # half of the parts are at a distance of 2
-        >>> part_distances(query, gallery)
-        tensor([[0., 1.]])
-    """
-    _check_embeddings(query, gallery)
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f'expected metric "euclidean" or "cosine", got {metric!r}')
-    check_count(block_size, "block_size")
-    dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
-    distances = query.new_empty(len(query), len(gallery), dtype=dtype)
-    block_distances = _euclidean_block if metric == "euclidean" else _cosine_block
-    with torch.autocast(query.device.type, enabled=False):
-        for row in range(0, len(query), block_size):
-            rows = slice(row, row + block_size)
-            for column in range(0, len(gallery), block_size):
-                columns = slice(column, column + block_size)
-                distances[rows, columns] = block_distances(query[rows], gallery[columns])
-    return distances
-
-
-def _euclidean_block(query: Tensor, gallery: Tensor) -> Tensor:
-    num_parts = query.shape[1]
-    total = query.new_zeros(len(query), len(gallery), dtype=torch.float64)
-    for part in range(num_parts):
-        x, y = query[:, part].double(), gallery[:, part].double()
-        total += torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
-    return total / num_parts
-
-
-def _cosine_block(query: Tensor, gallery: Tensor) -> Tensor:
-    x, y = (F.normalize(side.double(), dim=2).flatten(1) for side in (query, gallery))
-    return (1 - x @ y.T / query.shape[1]).clamp(min=0)
-
-
-def _check_embeddings(query: Tensor, gallery: Tensor) -> None:
-    for name, side in (("query", query), ("gallery", gallery)):
-        if not isinstance(side, Tensor) or not side.is_floating_point():
-            got = side.dtype if isinstance(side, Tensor) else type(side).__name__
-            raise TypeError(
-                f"expected {name} embeddings as a floating-point tensor [sequences, P, C], "
-                f"got {got}; pass .embeddings of the model's output"
-            )
-        if side.ndim != 3 or side.numel() == 0:
-            raise ValueError(
-                f"expected {name} embeddings [sequences, P, C], none of them 0, got "
-                f"{shape_of(side)}; one vector per sequence needs a part axis: x[:, None]"
-            )
-    if query.shape[1:] != gallery.shape[1:]:
-        raise ValueError(
-            "expected query and gallery with the same parts and channels, got "
-            f"{shape_of(query)} and {shape_of(gallery)}; embed both with one model"
-        )
-    if query.device != gallery.device:
-        raise ValueError(
-            f"expected query and gallery on one device, got {query.device} and "
-            f"{gallery.device}; move one with .to(...)"
-        )
-    for name, side in (("query", query), ("gallery", gallery)):
-        if not bool(side.isfinite().all()):
-            raise ValueError(
-                f"expected finite {name} embeddings, got NaN or infinite values; look for "
-                "them in the model's input, or for overflow in half precision"
-            )
-
-
-def rerank(
-    query_query: Tensor,
-    query_gallery: Tensor,
-    gallery_gallery: Tensor,
-    *,
-    k1: int = 20,
-    k2: int = 6,
-    original_weight: float = 0.3,
-) -> Tensor:
-    """Re-ranks with k-reciprocal neighbours: sequences are close if they share neighbours.
-
-    Holds several dense ``[Q + G, Q + G]`` float32 matrices: meant for a few thousand sequences.
-
-    Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding"
-    (https://arxiv.org/abs/1701.08398), Sec. 3. As in published gait code, distances enter as they
-    are; the paper's own code squares them first (square them before the call for that). Published
-    code holds neighbour vectors in float16, which changes results by up to 2e-3; here float32.
-
-    Args:
-        query_query: ``[Q, Q]`` distances among the queries.
-        query_gallery: ``[Q, G]`` distances of the queries to the gallery.
-        gallery_gallery: ``[G, G]`` distances among the gallery.
-        k1: Size of the neighbourhoods that must be mutual.
-        k2: Neighbours whose vectors are averaged (local query expansion); 1 turns that off.
-        original_weight: Share of the given distances in the result, in [0, 1].
-
-    Returns:
-        ``[Q, G]`` distances in [0, 1], float32.
-
-    Raises:
-        TypeError: If an input is not a floating-point tensor.
-        ValueError: If shapes disagree, an option is out of range or a distance is not finite.
-
-    Example:
-        >>> x = torch.rand(8, 16, 4)
-        >>> distances = part_distances(x, x)
-        >>> rerank(distances[:3, :3], distances[:3, 3:], distances[3:, 3:], k1=3, k2=2).shape
-        torch.Size([3, 5])
-    """
-    check_distances(query_gallery, "query_gallery")
-    num_query, num_gallery = query_gallery.shape
-    check_distances(query_query, "query_query", (num_query, num_query))
-    check_distances(gallery_gallery, "gallery_gallery", (num_gallery, num_gallery))
-    highest = num_query + num_gallery - 1
-    check_count(k1, "k1")
-    check_count(k2, "k2")
-    if not (1 <= k1 <= highest and 1 <= k2 <= highest and 0 <= original_weight <= 1):
-        raise ValueError(
-            f"expected k1 and k2 in 1..{highest} (sequences - 1) and original_weight in [0, 1], "
-            f"got k1={k1}, k2={k2}, original_weight={original_weight}"
-        )
-    upper = torch.cat([query_query, query_gallery], 1)
-    lower = torch.cat([query_gallery.T, gallery_gallery], 1)
-    everything = torch.cat([upper, lower]).float()
-    largest = everything.amax(1, keepdim=True)
-    scaled = everything / largest.clamp(min=torch.finfo(torch.float32).tiny)
-    # Below all others on the diagonal: each comes first in its own list, also among equals.
-    order = scaled.clone().fill_diagonal_(-1).argsort(dim=1, stable=True)
-
-    def mutual_neighbours(k: int) -> Tensor:
-        near = torch.zeros_like(scaled).scatter_(1, order[:, : k + 1], 1.0)
-        return near * near.T
-
-    mutual, core = mutual_neighbours(k1), mutual_neighbours(round(k1 / 2))
-    # A neighbour brings in its own core neighbours if more than two thirds of them are shared.
-    brings = mutual * (mutual @ core.T > 2 / 3 * core.sum(1))
-    members = mutual + brings @ core > 0
-    weights = torch.where(members, torch.exp(-scaled), 0.0)
-    weights = weights / weights.sum(1, keepdim=True)
-    if k2 > 1:
-        near = torch.zeros_like(scaled).scatter_(1, order[:, :k2], 1 / k2)
-        weights = near @ weights
-    # Rows sum to 1, so the sum of the minima of two rows is 1 - (city-block distance) / 2.
-    shared = 1 - torch.cdist(weights[:num_query], weights[num_query:], p=1.0) / 2
-    jaccard = 1 - shared / (2 - shared)
-    original = scaled[:num_query, num_query:]
-    return (1 - original_weight) * jaccard + original_weight * original
 
 
 def same_view_mask(query_views: Labels, gallery_views: Labels) -> Tensor:
@@ -332,7 +159,7 @@ def mean_average_precision(
         >>> mean_average_precision(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), [7], [7, 1, 2, 7])
         0.75
     """
-    return find_matches(distances, query_labels, gallery_labels, exclude).average_precision()
+    return _mean(find_matches(distances, query_labels, gallery_labels, exclude).average_precision())
 
 
 def mean_inp(
@@ -354,7 +181,7 @@ def mean_inp(
         >>> mean_inp(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), [7], [7, 1, 2, 7])
         0.5
     """
-    return find_matches(distances, query_labels, gallery_labels, exclude).inp()
+    return _mean(find_matches(distances, query_labels, gallery_labels, exclude).inp())
 
 
 def retrieval_scores(
@@ -378,7 +205,11 @@ def retrieval_scores(
     matches = find_matches(distances, query_labels, gallery_labels, exclude)
     curve = matches.cmc(max(ranks)).tolist()
     scores = {f"rank{k}": curve[k - 1] for k in ranks}
-    return {**scores, "mAP": matches.average_precision(), "mINP": matches.inp()}
+    return {**scores, "mAP": _mean(matches.average_precision()), "mINP": _mean(matches.inp())}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,7 +217,8 @@ class CrossViewRank1:
     """Rank-1 for every pair of views, as fractions; made by ``cross_view_rank1``.
 
     Attributes:
-        rank1: ``[query views, gallery views]`` float64; NaN where no query has a match.
+        rank1: ``[query views, gallery views]`` float64; NaN where no query has a match
+            or, with misses counted, where there is no query or no gallery.
         query_views: Names of the rows, sorted.
         gallery_views: Names of the columns, sorted.
     """
@@ -422,11 +254,14 @@ def cross_view_rank1(
     gallery_labels: Labels,
     query_views: Labels,
     gallery_views: Labels,
+    *,
+    unmatched: Literal["skip", "miss"] = "skip",
 ) -> CrossViewRank1:
     """Rank-1 of the queries of each view in the gallery of each view (CASIA-B, OU-MVLP).
 
     Pass the queries of one walking condition (NM, BG or CL of CASIA-B) at a time. Shapes and
-    errors are those of ``cmc``, with views ``[Q]`` and ``[G]`` beside the labels.
+    errors are those of ``cmc``, with views ``[Q]`` and ``[G]`` beside the labels. Queries without
+    a match in a view of the gallery are left out there, or misses with ``unmatched="miss"``.
 
     Example:
         >>> distances = torch.tensor([[0.1, 0.9, 0.6, 0.5], [0.3, 0.2, 0.1, 0.4]])
@@ -439,6 +274,8 @@ def cross_view_rank1(
         0.5
     """
     check_distances(distances)
+    if unmatched not in ("skip", "miss"):
+        raise ValueError(f'expected unmatched "skip" or "miss", got {unmatched!r}')
     query_codes, gallery_codes = encode(query_labels, gallery_labels, "labels")
     check_sides(distances, query_codes, gallery_codes, "labels")
     query_view_codes, gallery_view_codes = encode(query_views, gallery_views, "views")
@@ -446,13 +283,72 @@ def cross_view_rank1(
     query_names, query_rows = group_views(query_views)
     gallery_names, gallery_columns = group_views(gallery_views)
     rank1 = torch.full((len(query_names), len(gallery_names)), torch.nan, dtype=torch.float64)
+    found_any = False
     for i, rows in enumerate(query_rows):
         for j, columns in enumerate(gallery_columns):
             nearest = distances[rows][:, columns].argmin(1).cpu()  # the first of equals
             labels, candidates = query_codes[rows], gallery_codes[columns]
             has_match = torch.isin(labels, candidates)
             hits = labels == candidates[nearest]
-            rank1[i, j] = hits[has_match].double().mean()
-    if bool(rank1.isnan().all()):
+            counted = has_match if unmatched == "skip" else torch.ones_like(has_match)
+            rank1[i, j] = hits[counted].double().mean()
+            found_any = found_any or bool(has_match.any())
+    if not found_any:
         raise ValueError(NO_QUERY_LEFT)
     return CrossViewRank1(rank1, query_names, gallery_names)
+
+
+def screening_scores(logits: Tensor, labels: Sequence[int] | Tensor) -> dict[str, float]:
+    """Scores of a screening model (ScoNet): accuracy, and macro precision, recall and F1.
+
+    The class of a sequence is the largest of its logits, averaged over parts. Precision, recall
+    and F1 are means over the classes that occur among labels or predictions; a class that was
+    never predicted has precision 0, one that nobody has recall 0 (scikit-learn's
+    ``average="macro"``).
+
+    Args:
+        logits: ``[N, P, K]``, finite.
+        labels: ``[N]`` classes, 0 to K - 1.
+
+    Returns:
+        ``accuracy``, ``precision``, ``recall`` and ``f1``, fractions.
+
+    Raises:
+        TypeError: If logits are no floating-point tensor, or labels no whole numbers.
+        ValueError: If a shape is wrong, a logit is not finite, or there is no such class.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]], [[3.0, 1.0]]])
+        >>> screening_scores(logits, [0, 1, 0, 0])["accuracy"]
+        0.75
+    """
+    check_embeddings(logits, logits)
+    classes = _classes(labels, len(logits), logits.shape[2])
+    found = logits.double().mean(1).argmax(1).cpu()
+    table = torch.bincount(classes * logits.shape[2] + found, minlength=logits.shape[2] ** 2)
+    table = table.reshape(logits.shape[2], -1).double()  # [true, found]
+    right, true, guessed = table.diagonal(), table.sum(1), table.sum(0)
+    occurs = (true + guessed) > 0
+    precision, recall = right / guessed.clamp(min=1), right / true.clamp(min=1)
+    f1 = 2 * right / (true + guessed).clamp(min=1)
+    return {
+        "accuracy": float(right.sum() / len(found)),
+        "precision": _mean(precision[occurs]),
+        "recall": _mean(recall[occurs]),
+        "f1": _mean(f1[occurs]),
+    }
+
+
+def _classes(labels: Sequence[int] | Tensor, count: int, num_classes: int) -> Tensor:
+    if not isinstance(labels, Tensor):
+        labels = torch.as_tensor(list(labels))
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"expected labels as whole numbers of classes, got {labels.dtype}")
+    if labels.shape != (count,):
+        raise ValueError(f"expected labels [{count}], one per row of logits, got {labels.shape}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"expected labels in 0..{num_classes - 1}, got {int(labels.min())} to "
+            f"{int(labels.max())}; logits have {num_classes} classes"
+        )
+    return labels.cpu().long()

@@ -225,6 +225,38 @@ def test_grew_equals_published_scores() -> None:
     assert scores == pytest.approx([published["Rank-1"] / 100, published["Rank-5"] / 100])
 
 
+def test_screening_equals_published_scores() -> None:
+    names = ["negative", "neutral", "positive"]
+    labels = [i * i % 3 for i in range(CASES["scoliosis"]["n"])]
+    logits = features([names[label] for label in labels], "scoliosis", 1.6, 3, 16)
+    scores = metrics.screening_scores(logits, labels)
+    published = CASES["scoliosis"]["result"]
+    assert scores == pytest.approx({k: published[f"test_{k}"] for k in scores}, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, 1, 3], ValueError, "0..2, got 0 to 3"),
+        ([0, 1], ValueError, "one per row"),
+        ([0.0, 1.0, 2.0], TypeError, "whole numbers"),
+    ],
+)
+def test_bad_classes_are_refused(labels, error, message) -> None:
+    with pytest.raises(error, match=message):
+        metrics.screening_scores(torch.rand(3, 2, 3), labels)
+
+
+def test_oumvlp_probes_without_gallery_are_misses_or_left_out() -> None:
+    """Four probes, two of people without gallery: OpenGait's code says 0.5, many papers 1.0."""
+    distances = torch.tensor([[0.1, 0.9], [0.9, 0.1], [0.3, 0.4], [0.4, 0.3]])
+    sides = distances, ["a", "b", "c", "d"], ["a", "b"], ["000"] * 4, ["090"] * 2
+    assert metrics.cross_view_rank1(*sides).mean() == 1.0
+    assert metrics.cross_view_rank1(*sides, unmatched="miss").mean() == 0.5
+    with pytest.raises(ValueError, match="unmatched"):
+        metrics.cross_view_rank1(*sides, unmatched="count")
+
+
 def test_rerank_equals_published_numbers() -> None:
     case = CASES["rerank_6_6"]
     num_query, num_gallery = case["queries"], case["gallery"]

@@ -17,11 +17,17 @@ __all__ = [
     "NO_QUERY_LEFT",
     "Labels",
     "Matches",
+    "check_count",
     "check_distances",
+    "check_exclude",
+    "check_ranks",
     "check_sides",
     "encode",
     "find_matches",
+    "first_match_ranks",
     "group_views",
+    "join_matches",
+    "match_ranks",
 ]
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[str | int]
@@ -36,27 +42,30 @@ class Matches:
     query: Tensor  # [M] int64, queries renumbered without gaps
     rank: Tensor  # [M] int64, from 1
     count: Tensor  # [queries] int64, matches of each query
+    origin: Tensor  # [queries] int64, the number that each had before
 
     def hits_so_far(self) -> Tensor:
         """Matches of its query up to and with each match, ``[M]``."""
         first = self.count.cumsum(0) - self.count
         return torch.arange(1, len(self.query) + 1) - first[self.query]
 
+    def first_rank(self) -> Tensor:
+        """Rank of the first match of each query, ``[queries]``."""
+        return self.rank[self.count.cumsum(0) - self.count]
+
+    def average_precision(self) -> Tensor:
+        """Average precision of each query, ``[queries]`` float64."""
+        precision = self.hits_so_far().double() / self.rank
+        return torch.bincount(self.query, weights=precision) / self.count
+
+    def inp(self) -> Tensor:
+        """Inverse negative penalty of each query, ``[queries]`` float64."""
+        return self.count.double() / self.rank[self.count.cumsum(0) - 1]
+
     def cmc(self, max_rank: int) -> Tensor:
         """Share of queries with a match among the first 1 to ``max_rank``, ``[max_rank]``."""
-        first_ranks = self.rank[self.hits_so_far() == 1]
-        found = torch.bincount(first_ranks.clamp(max=max_rank + 1), minlength=max_rank + 2)
+        found = torch.bincount(self.first_rank().clamp(max=max_rank + 1), minlength=max_rank + 2)
         return found[1 : max_rank + 1].cumsum(0).double() / len(self.count)
-
-    def average_precision(self) -> float:
-        """Mean over queries of the average precision."""
-        precision = self.hits_so_far().double() / self.rank
-        return float((torch.bincount(self.query, weights=precision) / self.count).mean())
-
-    def inp(self) -> float:
-        """Mean over queries of the inverse negative penalty."""
-        last_ranks = self.rank[self.count.cumsum(0) - 1]
-        return float((self.count.double() / last_ranks).mean())
 
 
 NO_QUERY_LEFT = (
@@ -74,23 +83,50 @@ def find_matches(
     check_sides(distances, query_codes, gallery_codes, "labels")
     if exclude is not None:
         check_exclude(exclude, distances)
-    queries, ranks = [], []
+    blocks = []
     for start in range(0, len(distances), _ROWS_SORTED_AT_ONCE):
         rows = slice(start, start + _ROWS_SORTED_AT_ONCE)
         block = distances[rows].detach()
         matches = (query_codes[rows, None] == gallery_codes).to(block.device)
-        if exclude is not None:
-            excluded = exclude[rows].to(block.device)
-            # Distances are finite, so excluded pairs stand behind all others.
-            block, matches = block.masked_fill(excluded, torch.inf), matches & ~excluded
-        order = block.argsort(dim=1, stable=True)
-        row, column = matches.gather(1, order).nonzero(as_tuple=True)
-        queries.append(row.cpu() + start)
-        ranks.append(column.cpu() + 1)
-    _, query, count = torch.cat(queries).unique_consecutive(return_inverse=True, return_counts=True)
+        excluded = None if exclude is None else exclude[rows].to(block.device)
+        row, rank = match_ranks(block, matches, excluded)
+        blocks.append((row + start, rank))
+    return join_matches(blocks)
+
+
+def match_ranks(
+    block: Tensor, matches: Tensor, excluded: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The row and the rank, from 1, of every match in some rows of finite distances, on the CPU."""
+    if excluded is not None:
+        # Distances are finite, so excluded pairs stand behind all others.
+        block, matches = block.masked_fill(excluded, torch.inf), matches & ~excluded
+    order = block.argsort(dim=1, stable=True)
+    row, column = matches.gather(1, order).nonzero(as_tuple=True)
+    return row.cpu(), column.cpu() + 1
+
+
+def join_matches(blocks: Sequence[tuple[Tensor, Tensor]]) -> Matches:
+    """The matches of all queries from rows, numbered over all blocks, and ranks."""
+    rows = torch.cat([row for row, _ in blocks])
+    origin, query, count = rows.unique_consecutive(return_inverse=True, return_counts=True)
     if len(count) == 0:
         raise ValueError(NO_QUERY_LEFT)
-    return Matches(query, torch.cat(ranks), count)
+    return Matches(query, torch.cat([rank for _, rank in blocks]), count, origin)
+
+
+def first_match_ranks(block: Tensor, matches: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Rank of the nearest match in each row of finite distances, ``[rows]`` int64, 0 = no match.
+
+    Equal distances keep the order of the columns. Nothing is sorted.
+    """
+    if excluded is not None:
+        block, matches = block.masked_fill(excluded, torch.inf), matches & ~excluded
+    # The first of equals: argmin gives the lowest column.
+    nearest, column = block.masked_fill(~matches, torch.inf).min(1, keepdim=True)
+    before = torch.arange(block.shape[1], device=block.device) < column
+    rank = 1 + ((block < nearest) | ((block == nearest) & before)).sum(1)
+    return rank.masked_fill(~matches.any(1), 0).cpu()
 
 
 def _as_list(values: Labels, name: str) -> list[str] | list[int]:
@@ -169,6 +205,7 @@ def check_sides(distances: Tensor, query: Tensor, gallery: Tensor, name: str) ->
 
 
 def check_exclude(exclude: Tensor, distances: Tensor) -> None:
+    """Raises unless there is a bool for every pair."""
     if not isinstance(exclude, Tensor) or exclude.dtype != torch.bool:
         got = exclude.dtype if isinstance(exclude, Tensor) else type(exclude).__name__
         raise TypeError(f"expected exclude as a bool tensor, got {got}; see same_view_mask")
@@ -180,11 +217,13 @@ def check_exclude(exclude: Tensor, distances: Tensor) -> None:
 
 
 def check_count(value: object, name: str) -> None:
+    """Raises unless a value is a whole number of 1 or more."""
     if type(value) is not int or value < 1:
         raise ValueError(f"expected {name} as a whole number of 1 or more, got {value!r}")
 
 
 def check_ranks(ranks: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """One or several ranks as a tuple; raises unless they are whole numbers of 1 or more."""
     listed = tuple(ranks) if isinstance(ranks, Sequence) else (ranks,)
     if not listed or any(type(rank) is not int or rank < 1 for rank in listed):
         raise ValueError(

@@ -18,6 +18,7 @@ from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
 from gaitzoo.inference.identify import Identification, Match, identify
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
+from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
@@ -54,6 +55,7 @@ from gaitzoo.models.gaitset import GaitSet
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.mtsgait import MTSGait
+from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.parsinggait import ParsingGait
 from gaitzoo.models.registry import (
@@ -67,6 +69,8 @@ from gaitzoo.models.registry import (
     register_model,
 )
 from gaitzoo.models.sconet import ScoNet
+from gaitzoo.models.skeletongait import SkeletonGait
+from gaitzoo.models.skeletongaitpp import SkeletonGaitPP
 from gaitzoo.models.smplgait import BodyMatrix, PlainGait, SMPLGait
 from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.timm_frames import TimmFrames
@@ -77,6 +81,7 @@ from gaitzoo.version import __version__ as __version__
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
+    "AttentionFusion",
     "BodyMatrix",
     "BodyPartPool",
     "CompactBlock",
@@ -118,7 +123,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "Modality",
     "ModalityTransform",
     "MotionClipAssembler",
+    "MultiGaitPP",
     "P3DHWDBlock",
+    "P3dLayers",
     "ParsingGait",
     "PartBNNeck",
     "PartCrossGate",
@@ -142,9 +149,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "SequencePath",
     "SetPool",
     "SharedBNNeck",
+    "SharedSpecificFusion",
     "SilhouetteReport",
     "SilhouetteTransform",
     "SilhouetteWarning",
+    "SkeletonGait",
+    "SkeletonGaitPP",
     "SpatialTokenizer",
     "SwinGait",
     "TemporalMax",

@@ -8,6 +8,7 @@ from golden import fill
 from safetensors.torch import load_file
 
 import gaitzoo
+from gaitzoo.data.modalities import find_modality
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -79,9 +80,20 @@ def golden_errors(name, model_name, tmp_path, cases=None, kept=None, **model_arg
 
 
 def _as_inputs(inputs, modalities):
-    """One tensor, or several by the names of what the model reads, which keeps their order."""
+    """One tensor, or several by the names of what the model reads, which keeps their order.
+
+    Channels of one tensor are shared out among the maps that a model reads.
+    """
     if len(inputs) == 1:
-        return _as_batch(inputs[0])
+        batch = _as_batch(inputs[0])
+        if len(modalities) == 1:
+            return batch
+        kinds = [find_modality(name) for name in modalities]
+        maps = batch.split([kind.channels or 1 for kind in kinds], dim=1)
+        return {
+            kind.name: x if kind.has_channel_axis else x[:, 0]
+            for kind, x in zip(kinds, maps, strict=True)
+        }
     return {name: _as_batch(x) for name, x in zip(modalities, inputs, strict=True)}
 
 

@@ -18,7 +18,14 @@ from gaitzoo.layers.checks import (
 )
 from gaitzoo.layers.sequence import mask_fill
 
-__all__ = ["MODALITIES", "Modality", "check_same_frames", "find_modality", "time_axis"]
+__all__ = [
+    "MODALITIES",
+    "Modality",
+    "check_same_frames",
+    "check_same_sizes",
+    "find_modality",
+    "time_axis",
+]
 
 # What bytes mean: grey levels are divided by 255, labels are taken as they are, others refused.
 _BYTES = ("grey levels", "labels", "none")
@@ -229,6 +236,23 @@ MODALITIES: Mapping[str, Modality] = _table(
         name="flow", axes="N C T H W", channels=2, unit="pixels per frame", file_names=("flow",)
     ),
     Modality(
+        name="parsing_images",
+        axes="N T H W",
+        value_range=(0.0, 1.0),
+        bytes_mean="grey levels",
+        unit="values of parsing pictures, divided by 255",
+        file_names=("parsing_images", "parsing_image"),
+    ),
+    Modality(
+        name="flow_images",
+        axes="N C T H W",
+        channels=3,
+        value_range=(0.0, 1.0),
+        bytes_mean="grey levels",
+        unit="colours of flow pictures, divided by 255",
+        file_names=("flow_images", "flow_image"),
+    ),
+    Modality(
         name="poses",
         axes="N T J D",
         channels=3,
@@ -281,6 +305,23 @@ def check_same_frames(counts: Mapping[str, int], where: str = "") -> None:
         raise ValueError(
             "expected modalities with as many frames as each other, got "
             f"{', '.join(f'{count} of {name}' for name, count in counts.items())}{where}"
+        )
+
+
+def check_same_sizes(inputs: Mapping[str, Tensor]) -> None:
+    """Raises unless maps that are joined pixel by pixel have as many rows and columns.
+
+    Args:
+        inputs: Name to maps, ``[..., H, W]``.
+
+    Raises:
+        ValueError: If the numbers differ.
+    """
+    (rows, columns), *others = [x.shape[-2:] for x in inputs.values()]
+    if any(size[0] != rows or size[1] != columns for size in others):
+        raise ValueError(
+            "expected modalities with as many rows and columns as each other, got "
+            f"{', '.join(f'{x.shape[-2]} x {x.shape[-1]} of {n}' for n, x in inputs.items())}"
         )
 
 

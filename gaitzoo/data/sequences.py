@@ -21,10 +21,11 @@ from gaitzoo.data.natural import natural_order
 from gaitzoo.data.poses import read_poses
 from gaitzoo.data.skeleton_maps import PosesToMaps
 
-__all__ = ["entry_of", "load_sequence"]
+__all__ = ["entry_of", "load_files", "load_sequence"]
 
 _ANIMATIONS = (".gif", ".apng", ".png", ".webp")
 _SUFFIXES = (*ARRAY_SUFFIXES, *_ANIMATIONS, ".json")
+_OF_IMAGES = ("parsing", "parsing_images", "rgb", "flow_images")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16")
 
 
@@ -49,6 +50,8 @@ def load_sequence(
     * Skeleton maps: arrays ``[T, 2, H, W]`` or ``[2, T, H, W]``; where there are none, they are
       drawn from poses (:class:`gaitzoo.PosesToMaps`).
     * Parsing: folders of grey or palette images of part labels, arrays ``[T, H, W]``.
+    * Pictures of parsing and flow (``parsing_images``, ``flow_images``): the same with any grey
+      levels, and in colour.
     * RGB: folders of images, arrays ``[T, H, W, 3]``, ``[T, 3, H, W]`` or ``[3, T, H, W]``.
     * All others: arrays, frames or channels first.
 
@@ -105,6 +108,37 @@ def load_sequence(
             f"expected a folder with {', '.join(names)}, got the file {root}; give its folder"
         )
     places = {name: _place(root, name, names, patterns) for name in names}
+    return _load_together(places, root, joint_format)
+
+
+def load_files(
+    files: Mapping[str, Path], where: Path, *, joint_format: str | None = None
+) -> dict[str, Tensor]:
+    """Reads modalities that belong together from a file or folder for each.
+
+    Args:
+        files: Name of the modality to what holds it.
+        where: The sequence, for messages.
+        joint_format: See :func:`load_sequence`.
+
+    Returns:
+        See :func:`load_sequence`.
+
+    Raises:
+        FileNotFoundError: If there is nothing at a path.
+        ValueError: See :func:`load_sequence`.
+    """
+    for name, path in files.items():
+        find_modality(name)
+        if not path.exists():
+            raise FileNotFoundError(f"expected {name} in {path}, which does not exist")
+    places = {name: _place_alone(path, name) for name, path in files.items()}
+    return _load_together(places, where, joint_format)
+
+
+def _load_together(
+    places: Mapping[str, _Place], root: Path, joint_format: str | None
+) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     empty: dict[str, tuple[int, ...]] = {}
     for name, place in places.items():
@@ -236,9 +270,13 @@ def _load_one(place: _Place, name: str, joint_format: str | None) -> tuple[Tenso
         return _stacked(images, name, _labels), ()
     if images and name == "rgb":
         return _stacked(images, name, _colours).permute(3, 0, 1, 2).float() / 255, ()
+    if images and name == "parsing_images":
+        return _stacked(images, name, _greys), ()
+    if images and name == "flow_images":
+        return _stacked(images, name, _colours).permute(3, 0, 1, 2).contiguous(), ()
     if len(arrays) == 1 and not images:
         return _shaped(load_array(arrays[0]), find_modality(name), arrays[0]), ()
-    also = " or a folder of images" if name in ("parsing", "rgb") else ""
+    also = " or a folder of images" if name in _OF_IMAGES else ""
     raise ValueError(
         f"expected {name} as an array ({', '.join(ARRAY_SUFFIXES)}){also}, got the folder {path}"
         f"{_listing(path)}"
@@ -265,6 +303,16 @@ def _labels(path: Path) -> np.ndarray:
             "save the numbers of the parts, not their colours"
         )
     return _checked_labels(np.asarray(image), path)
+
+
+def _greys(path: Path) -> np.ndarray:
+    """Values of a grey or palette image as they stand in it."""
+    image = _only_frame(path)
+    if image.mode not in ("L", "P"):
+        raise ValueError(
+            f"expected a grey or palette image of 8 bits, got mode {image.mode} in {path}"
+        )
+    return np.asarray(image)
 
 
 def _colours(path: Path) -> np.ndarray:

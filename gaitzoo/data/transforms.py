@@ -19,7 +19,7 @@ from gaitzoo.layers.checks import shape_of
 
 __all__ = ["ModalityTransform", "create_transform", "normalize_labels"]
 
-_RESIZED = ("silhouettes", "skeleton_maps", "parsing")
+_RESIZED = ("silhouettes", "skeleton_maps", "parsing", "parsing_images", "flow_images")
 _HIGHEST_LABEL = 11
 
 
@@ -27,9 +27,9 @@ _HIGHEST_LABEL = 11
 class ModalityTransform:
     """Brings sequences of one or several modalities to the input of a model.
 
-    Silhouettes go through :class:`SilhouetteTransform`. Skeleton maps and parsing of ``H x H``
-    pixels are cut to ``(H, W)`` on both sides; parsing of any other size is cropped to the person
-    and resized by nearest neighbours (:func:`normalize_labels`). A frame in which one of them shows
+    Silhouettes go through :class:`SilhouetteTransform`. Skeleton maps, parsing and pictures of
+    parsing or flow of ``H x H`` pixels are cut to ``(H, W)`` on both sides; parsing of any other
+    size is cropped to the person and resized by nearest neighbours (:func:`normalize_labels`). A frame in which one of them shows
     nobody is left out of all modalities. Colours, depth, flow and what is no map stay as they are.
 
     Args:
@@ -177,10 +177,15 @@ class ModalityTransform:
             return x, empty
         if size != (height, height):
             if modality.name != "parsing":
+                advice = "bring them to one of these sizes"
+                if modality.name == "skeleton_maps":
+                    advice = (
+                        "draw them from poses in this size, "
+                        f"gaitzoo.PosesToMaps(({height}, {width}))"
+                    )
                 raise ValueError(
                     f"expected {modality.name} of {height} x {width} or {height} x {height} "
-                    f"pixels, got {size[0]} x {size[1]}; draw them from poses in this size, "
-                    f"gaitzoo.PosesToMaps(({height}, {width}))"
+                    f"pixels, got {size[0]} x {size[1]}; {advice}"
                 )
             empty = frozenset((~_shows_somebody(x)).nonzero().flatten().tolist())
             x = normalize_labels(x, height)

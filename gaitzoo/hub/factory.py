@@ -280,7 +280,9 @@ def _build(cfg: PretrainedCfg, num_classes: int | None, model_args: dict[str, An
     classes = cfg.num_classes if num_classes is None else num_classes
     arguments = {**cfg.model_args, **model_args, "num_classes": classes}
     model = construct(find_architecture(cfg.architecture), arguments)
-    if cfg.modalities:
+    if "modalities" in vars(model):  # its arguments say what it reads
+        cfg = replace(cfg, modalities=model.modalities)
+    elif cfg.modalities:
         model.modalities = cfg.modalities
     # Arguments may move the embedding to the other side of the batch norm, or change the frames.
     own = getattr(model, "pretrained_cfg", cfg)

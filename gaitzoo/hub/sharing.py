@@ -336,7 +336,9 @@ def _build(
                 f'"{cfg.embedding}"'
             )
         model.pretrained_cfg = replace(cfg, input_size=model.input_size or cfg.input_size)
-        if cfg.modalities:
+        if "modalities" in vars(model):  # its arguments say what it reads
+            model.pretrained_cfg = replace(model.pretrained_cfg, modalities=model.modalities)
+        elif cfg.modalities:
             model.modalities = cfg.modalities
     except _BAD_ARGUMENTS as error:
         raise ValueError(

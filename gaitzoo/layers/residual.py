@@ -33,6 +33,7 @@ __all__ = [
     "ResidualBlock3d",
     "ResidualBlockP3d",
     "call_block",
+    "residual_layer",
 ]
 
 
@@ -227,6 +228,27 @@ def call_block(block: Callable[..., Any], *inputs: Any) -> Any:
     return block(*inputs)
 
 
+def residual_layer(
+    block: Callable[..., nn.Module],
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    stride: int = 1,
+) -> nn.ModuleList:
+    """Blocks of one width, the first of which changes width and size.
+
+    Args:
+        block: One of the three kinds of blocks.
+        in_channels: Channels of the input.
+        out_channels: Channels of the blocks.
+        depth: Number of blocks.
+        stride: Step of the first block over height and width, pixels.
+    """
+    blocks = nn.ModuleList([block(in_channels, out_channels, stride)])
+    blocks.extend(block(out_channels, out_channels) for _ in range(depth - 1))
+    return blocks
+
+
 class ResidualBackbone(nn.Module):
     """A 3x3 stem and four layers of residual blocks; the map is a quarter as high and wide.
 
@@ -292,10 +314,7 @@ class ResidualBackbone(nn.Module):
         before = channels[0]
         for i, (depth, width, stride) in enumerate(zip(layers, channels, strides, strict=False)):
             block = ResidualBlock2d if i == 0 else _BLOCKS[mode]
-            first = block(before, width, stride)
-            self.layers.append(
-                nn.ModuleList(first if j == 0 else block(width, width) for j in range(depth))
-            )
+            self.layers.append(residual_layer(block, before, width, depth, stride))
             before = width
 
     def stage_names(self, prefix: str = "") -> tuple[str, ...]:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from gaitzoo.models.conversion import StateDict, rename_by_table
 
-__all__ = ["BLOCK_KEYS", "HEAD_KEYS", "RESIDUAL_KEYS", "backbone_keys", "convert_residual"]
+__all__ = [
+    "BLOCK_KEYS",
+    "HEAD_KEYS",
+    "RESIDUAL_KEYS",
+    "backbone_keys",
+    "convert_residual",
+    "layer_keys",
+    "stem_keys",
+]
 
 # The wrapper that runs a block on every frame, wherever it stands.
 _WRAPPER = r"(?:forward_block\.)?"
@@ -31,17 +39,43 @@ _PIECES = {
     "downsample.1": "shortcut.1",
 }
 
+
+def layer_keys(theirs: str, ours: str) -> dict[str, str]:
+    """One layer of blocks, as a table.
+
+    Args:
+        theirs: Pattern of what the authors call it.
+        ours: What we call it.
+
+    Example:
+        >>> table = layer_keys("sil_layer1", "branch.layers.0")
+        >>> key = "sil_layer1.forward_block.0.bn1.bias"
+        >>> list(rename_by_table({key: torch.ones(1)}, table, "Net"))
+        ['branch.layers.0.0.bn1.bias']
+    """
+    pieces = {piece.replace(".", rf"\.{_WRAPPER}"): name for piece, name in _PIECES.items()}
+    return {
+        rf"{theirs}\.{_WRAPPER}(\d+)\.{_WRAPPER}{piece}\.(\w+)": rf"{ours}.\1.{name}.\2"
+        for piece, name in pieces.items()
+    }
+
+
+def stem_keys(theirs: str, ours: str) -> dict[str, str]:
+    """The convolution in front of the layers and its batch norm, as a table.
+
+    Args:
+        theirs: Pattern of what the authors call them.
+        ours: What we call them.
+    """
+    return {rf"{theirs}\.{_WRAPPER}([01])\.(\w+)": rf"{ours}.\1.\2"}
+
+
 BLOCK_KEYS = {
-    rf"{_BACKBONE}layer0\.{_WRAPPER}([01])\.(\w+)": r"backbone.stem.\1.\2",
-    **{
-        rf"{_BACKBONE}layer{layer}\.{_WRAPPER}(\d+)\.{_WRAPPER}{piece}\.(\w+)": (
-            rf"backbone.layers.{layer - 1}.\1.{ours}.\2"
-        )
-        for layer in (1, 2, 3, 4)
-        for piece, ours in (
-            (theirs.replace(".", rf"\.{_WRAPPER}"), ours) for theirs, ours in _PIECES.items()
-        )
-    },
+    **stem_keys(rf"{_BACKBONE}layer0", "backbone.stem"),
+    **layer_keys(rf"{_BACKBONE}layer1", "backbone.layers.0"),
+    **layer_keys(rf"{_BACKBONE}layer2", "backbone.layers.1"),
+    **layer_keys(rf"{_BACKBONE}layer3", "backbone.layers.2"),
+    **layer_keys(rf"{_BACKBONE}layer4", "backbone.layers.3"),
 }
 """Stem and blocks of DeepGaitV2, whose other parts differ from network to network."""
 

@@ -1,7 +1,8 @@
 """Poses from the files that pose estimators write.
 
 COCO-style JSON (one file per sequence or per frame; AlphaPose's results are such a list),
-OpenPose's JSON per frame, OpenGait's pickles and numpy arrays. Joints come out in COCO's order.
+OpenPose's JSON per frame, OpenGait's pickles and numpy arrays. Joints come out in COCO's order, or
+in OpenPose's of 18 for models that read those.
 """
 
 from __future__ import annotations
@@ -32,23 +33,40 @@ JOINT_FORMATS: Mapping[str, tuple[int, tuple[int, ...]]] = {
 }
 
 
-def convert_joints(poses: Tensor, joint_format: str | None = None) -> Tensor:
-    """Joints of another format in COCO's order of 17.
+# Where the neck stands in formats that have one, which COCO's 17 joints lack.
+_NECKS = {"openpose18": 1, "body25": 1, "halpe26": 18, "halpe136": 18}
+_SHOULDERS = [5, 6]
+# Where each of OpenPose's 18 joints stands in COCO's order with the neck behind it.
+_OPENPOSE18 = [0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]
+
+
+def convert_joints(
+    poses: Tensor, joint_format: str | None = None, to_format: str = "coco17"
+) -> Tensor:
+    """Joints of another format in COCO's order of 17, or in OpenPose's of 18.
 
     Args:
         poses: ``[T, J, 3]``.
         joint_format: One of ``JOINT_FORMATS``; ``None`` = by the number of joints.
+        to_format: ``"coco17"`` or ``"openpose18"``, the ``joint_format`` of models. The latter has
+            a neck: that of the poses, or the middle of the shoulders where they have none, with the
+            lower confidence of both; (0, 0, 0) where a shoulder is missing.
 
     Returns:
-        ``[T, 17, 3]``.
+        ``[T, 17, 3]`` or ``[T, 18, 3]``.
 
     Raises:
-        ValueError: If the number of joints is not that of the format, or of no format.
+        ValueError: If the number of joints is not that of the format, or of no format, or joints
+            are asked for in any other format.
 
     Example:
         >>> convert_joints(torch.zeros(5, 25, 3)).shape
         torch.Size([5, 17, 3])
+        >>> convert_joints(torch.zeros(5, 17, 3), to_format="openpose18").shape
+        torch.Size([5, 18, 3])
     """
+    if to_format not in ("coco17", "openpose18"):
+        raise ValueError(f'expected to_format "coco17" or "openpose18", got {to_format!r}')
     count = poses.shape[1] if poses.ndim == 3 else None
     if joint_format is None:
         fitting = [name for name, (number, _) in JOINT_FORMATS.items() if number == count]
@@ -67,10 +85,22 @@ def convert_joints(poses: Tensor, joint_format: str | None = None) -> Tensor:
         raise ValueError(
             f"expected {number} joints for {joint_format}, got poses of shape {list(poses.shape)}"
         )
-    return poses[:, list(places)]
+    coco = poses[:, list(places)]
+    if to_format == "coco17":
+        return coco
+    if joint_format in _NECKS:
+        neck = poses[:, _NECKS[joint_format]]
+    else:
+        shoulders = coco[:, _SHOULDERS]
+        middle = torch.cat([shoulders[..., :2].mean(1), shoulders[..., 2:].amin(1)], dim=-1)
+        missing = (shoulders[..., :2] == 0).all(-1).any(1)
+        neck = torch.where(missing[:, None], 0, middle)
+    return torch.cat([coco, neck[:, None]], dim=1)[:, _OPENPOSE18]
 
 
-def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
+def load_poses(
+    path: str | Path, joint_format: str | None = None, to_format: str = "coco17"
+) -> Tensor:
     """Reads the poses of one sequence.
 
     Args:
@@ -79,9 +109,10 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
             folder. Of COCO's ground truth, joints that are marked as visible (2) or hidden (1)
             have confidence 1.
         joint_format: As for :func:`convert_joints`.
+        to_format: As for :func:`convert_joints`; the ``joint_format`` of the model that reads them.
 
     Returns:
-        ``[T, 17, 3]`` float32: x and y in pixels, confidence; COCO's order of joints.
+        ``[T, 17, 3]`` (or ``[T, 18, 3]``) float32: x and y in pixels, confidence.
 
     Raises:
         FileNotFoundError: If there is nothing at ``path``.
@@ -91,15 +122,18 @@ def load_poses(path: str | Path, joint_format: str | None = None) -> Tensor:
         UserWarning: If a frame holds several people (the one of the highest confidence is taken)
             or nobody (it is left out).
     """
-    return read_poses(path, joint_format)[0]
+    return read_poses(path, joint_format, to_format)[0]
 
 
-def read_poses(path: str | Path, joint_format: str | None = None) -> tuple[Tensor, tuple[int, ...]]:
+def read_poses(
+    path: str | Path, joint_format: str | None = None, to_format: str = "coco17"
+) -> tuple[Tensor, tuple[int, ...]]:
     """As :func:`load_poses`, with the numbers of the frames that were left out.
 
     Args:
         path: See :func:`load_poses`.
         joint_format: See :func:`convert_joints`.
+        to_format: See :func:`convert_joints`.
 
     Returns:
         The poses, and which frames hold nobody, counted from 0 over all frames.
@@ -112,12 +146,12 @@ def read_poses(path: str | Path, joint_format: str | None = None) -> tuple[Tenso
     if not path.exists():
         raise FileNotFoundError(f"expected a file or folder of poses, got {str(path)!r}")
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return convert_joints(_checked(load_array(path), path), joint_format), ()
+        return convert_joints(_checked(load_array(path), path), joint_format, to_format), ()
     frames: dict[Any, list[np.ndarray]] = {}
     if path.is_dir():
         files = _files_in(path)
         if len(files) == 1:
-            return read_poses(files[0], joint_format)
+            return read_poses(files[0], joint_format, to_format)
         for file in files:
             people = [pose for _, pose in _people(_json(file), file)]
             frames[file.name] = people
@@ -135,7 +169,7 @@ def read_poses(path: str | Path, joint_format: str | None = None) -> tuple[Tenso
     if len({len(pose) for pose in poses}) > 1:
         raise ValueError(f"expected poses with equally many joints in {path}, got several counts")
     empty = tuple(i for i, people in enumerate(frames.values()) if not people)
-    return convert_joints(_checked(np.stack(poses), path), joint_format), empty
+    return convert_joints(_checked(np.stack(poses), path), joint_format, to_format), empty
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -1,15 +1,24 @@
 """gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
 
 from gaitzoo import losses, metrics, synthetic, testing
+from gaitzoo.data.batch_samplers import PKBatchSampler
 from gaitzoo.data.batches import pad_sequences
 from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import SilhouetteWarning
+from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRecord
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.modalities import MODALITIES, Modality
-from gaitzoo.data.samplers import RandomTrackletSampler
+from gaitzoo.data.samplers import (
+    AllFrames,
+    OrderedSampler,
+    RandomTrackletSampler,
+    SnippetSampler,
+    UnorderedSampler,
+)
 from gaitzoo.data.sequences import load_sequence
 from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
+from gaitzoo.data.splits import Partition, read_partition
 from gaitzoo.data.transforms import ModalityTransform, create_transform
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
@@ -81,6 +90,7 @@ from gaitzoo.version import __version__ as __version__
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
+    "AllFrames",
     "AttentionFusion",
     "BodyMatrix",
     "BodyPartPool",
@@ -100,12 +110,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "GLConv",
     "GLN",
     "GaitBase",
+    "GaitBatch",
+    "GaitDataset",
     "GaitFeatures",
     "GaitGL",
     "GaitLLM",
     "GaitModel",
     "GaitOutput",
     "GaitPart",
+    "GaitSample",
     "GaitSet",
     "GeMHPP",
     "HSTL",
@@ -124,13 +137,16 @@ __all__ = [  # noqa: RUF022 - plain order
     "ModalityTransform",
     "MotionClipAssembler",
     "MultiGaitPP",
+    "OrderedSampler",
     "P3DHWDBlock",
     "P3dLayers",
+    "PKBatchSampler",
     "ParsingGait",
     "PartBNNeck",
     "PartCrossGate",
     "PartGraph",
     "PartLinear",
+    "Partition",
     "PeakTokenFinder",
     "PeakTokens",
     "PlainCNN",
@@ -147,6 +163,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SMPLGait",
     "ScoNet",
     "SequencePath",
+    "SequenceRecord",
     "SetPool",
     "SharedBNNeck",
     "SharedSpecificFusion",
@@ -155,6 +172,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SilhouetteWarning",
     "SkeletonGait",
     "SkeletonGaitPP",
+    "SnippetSampler",
     "SpatialTokenizer",
     "SwinGait",
     "TemporalMax",
@@ -162,6 +180,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalSwitch",
     "TimmFrames",
     "TrackletGait",
+    "UnorderedSampler",
     "WindowTransformerBlock",
     "XGait",
     "check_silhouettes",
@@ -189,6 +208,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "model_info",
     "normalize_silhouettes",
     "pad_sequences",
+    "read_partition",
     "record_args",
     "register_model",
     "synthetic",

@@ -205,6 +205,7 @@ def _duration(container: av.container.InputContainer) -> float:
 def _import_av():
     try:
         import av
+        import av.error
     except ImportError as error:
         raise ImportError(
             'expected PyAV to read videos, got none; pip install "gaitzoo[video]", or give a '

@@ -304,10 +304,11 @@ def refuse_tree(paths: Iterable[str], root: object, wanted: Layout | None) -> Va
     said = "people" if wanted is None else f"the layout {wanted.name} ({wanted.example})"
     strange = [path for path in paths if wanted is None or wanted.read(path) is None]
     alike = detect_layout(paths)
-    if alike is not None and (alike.is_official or wanted is not None):
+    inner = _below(paths)
+    if alike is not None and (alike.is_official or (wanted is not None and inner is None)):
         hint = f"it looks like layout {alike.name!r} ({alike.example})"
-    elif (found := _below(paths)) is not None:
-        hint = f"{found[0]} looks like layout {found[1].name!r}: give that folder"
+    elif inner is not None:
+        hint = f"{inner[0]} looks like layout {inner[1].name!r}: give that folder"
     elif not names_people(paths):
         hint = (
             "the first level names views or splits, not people; say what each level is, for "

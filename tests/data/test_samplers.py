@@ -1,12 +1,19 @@
 """Frames drawn as the authors draw them."""
 
 import json
+import random
 
 import pytest
 import torch
 from parity import GOLDEN
 
-from gaitzoo.data.samplers import RandomTrackletSampler
+from gaitzoo.data.samplers import (
+    AllFrames,
+    OrderedSampler,
+    RandomTrackletSampler,
+    SnippetSampler,
+    UnorderedSampler,
+)
 
 DOC = json.loads((GOLDEN / "tracklet_sampling.json").read_text())
 
@@ -55,3 +62,70 @@ def test_bad_options_are_refused(options, message):
 def test_no_frame_is_refused():
     with pytest.raises(ValueError, match="at least one frame"):
         RandomTrackletSampler()(0)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 7, 33, 34, 35, 300])
+def test_ordered_draws_are_a_window_with_gaps(frames):
+    seen = set()
+    for seed in range(20):
+        drawn = OrderedSampler(30, skip=4, seed=seed)(frames).tolist()
+        repeated = list(range(frames)) * -(-34 // frames)
+        # Somewhere in the repeated list there is a window that holds them in order.
+        windows = [repeated[start : start + 34] for start in range(len(repeated) - 33)]
+        assert len(drawn) == 30
+        assert any(is_in_order(drawn, window) for window in windows)
+        seen.add(tuple(drawn))
+    assert len(seen) > 1 or frames == 1
+
+
+def is_in_order(some, window):
+    left = iter(window)
+    return all(frame in left for frame in some)
+
+
+def test_unordered_draws_repeat_only_short_sequences():
+    for frames in (1, 29, 30, 31, 200):
+        drawn = UnorderedSampler(30, seed=2)(frames)
+        assert drawn.shape == (30,)
+        assert (drawn >= 0).all()
+        assert (drawn < frames).all()
+        assert (len(set(drawn.tolist())) == 30) == (frames >= 30)
+    assert AllFrames()(4).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("frames", [1, 5, 16, 17, 300])
+@pytest.mark.parametrize("replace", [True, False])
+def test_snippets_stay_inside_segments(frames, replace):
+    for seed in range(30):
+        drawn = SnippetSampler(replace=replace, seed=seed)(frames)
+        assert (drawn.shape, drawn.dtype) == ((32,), torch.int64)
+        assert drawn.min() >= 0
+        assert drawn.max() < frames
+        for snippet in drawn.reshape(4, 8):
+            assert snippet.max() - snippet.min() < 16
+            assert torch.equal(snippet, snippet.sort().values)
+    whole = SnippetSampler(16, 1, 8, replace=False, seed=0)(16 * 40)
+    assert len(set(whole.tolist())) >= 7
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [OrderedSampler(5, 1), UnorderedSampler(5), SnippetSampler(), RandomTrackletSampler()],
+)
+def test_a_generator_decides_and_no_frame_is_refused(sampler):
+    one, two = (sampler(50, random.Random(4)) for _ in range(2))
+    assert torch.equal(one, two)
+    with pytest.raises(ValueError, match="at least one frame"):
+        sampler(0)
+
+
+def test_bad_numbers_are_refused():
+    for make in (
+        lambda: OrderedSampler(0),
+        lambda: OrderedSampler(3, skip=-1),
+        lambda: UnorderedSampler(2.0),
+        lambda: SnippetSampler(segment=0),
+        lambda: AllFrames(0),
+    ):
+        with pytest.raises(ValueError, match="whole number from"):
+            make()

@@ -1,4 +1,4 @@
-"""Synthetic walkers: silhouettes and 2-D joints of articulated people, from seeds alone.
+"""Synthetic walkers: silhouettes, joints and body parts of articulated people, from seeds alone.
 
 A person (:class:`Identity`) is a set of body proportions and gait habits. :func:`render_walk` films
 one walk of that person with a camera anywhere around; :class:`SyntheticWalkers` is a data set of
@@ -58,10 +58,15 @@ class Walk:
         keypoints: ``[T, 17, 3]`` float32, COCO order: x and y in pixels of ``silhouettes`` (the
             centre of the first pixel is 0.5), and a score, 1 or, where segmentation noise cut the
             limb off, 0.
+        parsing: ``[T, H, W]`` uint8, the body part of every pixel that is more than half inside,
+            labels as in Gait3D-Parsing: 0 background and bags, 1 head, 2 torso, 3 and 4 left and
+            right arm, 5 and 6 hands, 7 and 8 legs, 9 and 10 feet, 11 skirt of a coat. ``None``
+            unless asked for.
     """
 
     silhouettes: Tensor
     keypoints: Tensor
+    parsing: Tensor | None = None
 
 
 def render_walk(
@@ -77,6 +82,7 @@ def render_walk(
     seed: int = 0,
     aligned: bool = True,
     phase: float | None = None,
+    parsing: bool = False,
 ) -> Walk:
     """Film one walk of a person, at 25 frames per second.
 
@@ -102,6 +108,7 @@ def render_walk(
             frames are those of a standing camera, and the person walks through the picture.
         phase: Gait phase of the first frame, in cycles from the left heel's strike; ``None`` draws
             it from the seed.
+        parsing: Whether to render the body part of every pixel too.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -111,6 +118,8 @@ def render_walk(
         >>> walk = render_walk(Identity(), frames=8, view=36.0, condition="coat", size=(128, 88))
         >>> walk.silhouettes.shape, walk.silhouettes.dtype
         (torch.Size([8, 128, 88]), torch.uint8)
+        >>> render_walk(Identity(), frames=8, view=0.0, parsing=True).parsing.unique().tolist()
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
     if not isinstance(identity, Identity):
         raise TypeError(
@@ -149,14 +158,17 @@ def render_walk(
         scores = cut_limbs(outline, noise.cut_limbs, faults)
     shift: Array | float = 0.0
     if aligned:
-        field, shift = align(outline, size, noise, faults)
+        field, labels, shift = align(outline, size, noise, faults, parsing)
     else:
         travelled = cycles * stride_length(person, effort)
-        field = film(outline, travelled, camera, size, noise, faults)
+        field, labels = film(outline, travelled, camera, size, noise, faults, parsing)
     points = outline.keypoints
     points[..., 0] += np.reshape(shift, (-1, 1))
     keypoints = np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
-    return Walk(silhouettes=raster.to_grey(field), keypoints=torch.from_numpy(keypoints))
+    silhouettes = raster.to_grey(field)
+    if labels is not None:
+        labels = labels.masked_fill_(silhouettes <= 127, 0)
+    return Walk(silhouettes, torch.from_numpy(keypoints), labels)
 
 
 def _check_camera(view: float, elevation: float, speed: float) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from gaitzoo.synthetic import raster
 from gaitzoo.synthetic.body import Array, Identity, pose
 from gaitzoo.synthetic.flesh import (
+    HEAD_SLICES,
     Outfit,
     Slices,
     grow_limbs,
@@ -21,6 +22,7 @@ from gaitzoo.synthetic.flesh import (
     hem_spheres,
     keypoints_3d,
 )
+from gaitzoo.synthetic.outline import Outline, ProfilePiece
 
 _NEAREST = 6.0  # metres between a raw camera and the walker's nearest point
 _CUT = -raster.OUTSIDE  # a radius that removes a limb
@@ -76,77 +78,22 @@ class Camera:
         y = math.sin(tilt) * near - math.cos(tilt) * points[..., 2]
         return x, y, math.cos(tilt) * near + math.sin(tilt) * points[..., 2]
 
-    def project_slices(self, slices: Slices) -> tuple[Array, Array, Array]:
-        """Middle, level and half width ``[T, K]`` of the slices' outlines."""
+    def project_slices(self, slices: Slices) -> tuple[Array, Array, Array, Array]:
+        """Middle, level and half width of the slices' outlines, nearness of the surface.
+
+        All are ``[T, K]``.
+        """
         angle = math.radians(self.view) - slices.yaw
         facing, sideways = np.cos(angle), np.sin(angle)
-        x, y, _ = self.project(slices.centre)
+        x, y, near = self.project(slices.centre)
         x = x - sideways * (slices.front - slices.back) / 2
         # A torso is boxier than an ellipse: the exponent of its support function is below 2.
         breadth = np.abs(facing) * slices.breadth
         depth = np.abs(sideways) * (slices.front + slices.back) / 2
         half = (breadth**1.75 + depth**1.75) ** (1 / 1.75)
-        return x, y, np.maximum(half, 1e-4)
-
-
-@dataclass
-class Outline:
-    """Everything to draw in one clip, in image coordinates; ``move`` turns metres into pixels."""
-
-    start: Array  # [T, M, 2]
-    end: Array
-    start_radius: Array  # [T, M]
-    end_radius: Array
-    part: tuple[str, ...]
-    profiles: list[tuple[Array, Array, Array]]  # middle, level, half width; each [T, K]
-    keypoints: Array  # [T, 17, 2]
-
-    def move(self, scale: Array, x: Array | float, y: Array | float) -> None:
-        """Scale, then shift, per frame (``[T]``)."""
-        shift = np.stack(np.broadcast_arrays(x, y, np.zeros(len(scale)))[:2], axis=-1)[:, None]
-        by = scale[:, None]
-        for name in ("start", "end", "keypoints"):
-            setattr(self, name, getattr(self, name) * by[..., None] + shift)
-        self.start_radius, self.end_radius = self.start_radius * by, self.end_radius * by
-        self.profiles = [
-            (middle * by + shift[..., 0], level * by + shift[..., 1], half * by)
-            for middle, level, half in self.profiles
-        ]
-
-    def bounds(self) -> tuple[Array, Array, Array, Array]:
-        """Left, top, right and bottom of each frame, each ``[T]``."""
-        radii = (self.start_radius[..., None], self.end_radius[..., None])
-        low = np.minimum(self.start - radii[0], self.end - radii[1]).min(axis=1)
-        high = np.maximum(self.start + radii[0], self.end + radii[1]).max(axis=1)
-        for middle, level, half in self.profiles:
-            low = np.minimum(low, np.stack([(middle - half).min(1), level.min(1)], axis=-1))
-            high = np.maximum(high, np.stack([(middle + half).max(1), level.max(1)], axis=-1))
-        return low[:, 0], low[:, 1], high[:, 0], high[:, 1]
-
-    def centre_of_mass(self) -> Array:
-        """Rough x of the middle of the mass ``[T]``; overlaps count twice."""
-        weights = np.linalg.norm(self.end - self.start, axis=-1) + self.start_radius
-        weights = weights * np.maximum(self.start_radius + self.end_radius, 0.0)
-        total = weights.sum(axis=1)
-        moment = (weights * (self.start + self.end)[..., 0] / 2).sum(axis=1)
-        for middle, level, half in self.profiles:
-            area = np.abs(np.diff(level, axis=1)) * (half[:, 1:] + half[:, :-1])
-            total = total + area.sum(axis=1)
-            moment = moment + (area * (middle[:, 1:] + middle[:, :-1]) / 2).sum(axis=1)
-        return moment / total
-
-    def draw(self, height: int, width: int) -> Tensor:
-        """The distance field ``[T, H, W]``."""
-        field = raster.empty_field(len(self.start), height, width)
-        limbs = (self.start, self.end, self.start_radius, self.end_radius)
-        raster.add_limbs(field, *(torch.from_numpy(array.astype(np.float32)) for array in limbs))
-        for middle, level, half in self.profiles:
-            level = np.maximum.accumulate(level, axis=1) + 1e-3 * np.arange(level.shape[1])
-            profile = (
-                torch.from_numpy(array.astype(np.float32)) for array in (middle, level, half)
-            )
-            raster.add_profile(field, *profile)
-        return field
+        thickness = np.abs(sideways) * slices.breadth
+        thickness += np.abs(facing) * (slices.front + slices.back) / 2
+        return x, y, np.maximum(half, 1e-4), near + thickness
 
 
 def outline_walk(
@@ -157,11 +104,18 @@ def outline_walk(
     limbs = grow_limbs(identity, skeleton, outfit)
     trunk = camera.project_slices(grow_trunk(identity, skeleton, outfit))
     # Crown first: levels grow downwards.
-    middle, level, half = (values[:, ::-1] for values in trunk)
+    middle, level, half, surface = (values[:, ::-1] for values in trunk)
     profiles = [(middle, level, half)]
+    # The chin's level belongs to both, so that no row between them is left out.
+    head, torso = slice(0, HEAD_SLICES), slice(HEAD_SLICES - 1, None)
+    pieces = [
+        ProfilePiece(0, head, "head", surface[:, head].mean(axis=1)),
+        ProfilePiece(0, torso, "torso", surface[:, torso].mean(axis=1)),
+    ]
     if outfit.hem > 0:
         centres, radius = hem_spheres(identity, skeleton, outfit)
-        x, y, _ = camera.project(centres)
+        x, y, near = camera.project(centres)
+        pieces.append(ProfilePiece(1, slice(None), "skirt", near.max(axis=1) + radius))
         left, right = x.min(axis=1) - radius, x.max(axis=1) + radius
         hem = ((left + right) / 2, y.mean(axis=1) + 0.3 * radius, (right - left) / 2)
         # From the waist over the hips to the hem; slices are counted from the trunk's lower end.
@@ -177,21 +131,28 @@ def outline_walk(
     def flat(points: Array) -> Array:
         return np.stack(camera.project(points)[:2], axis=-1)
 
+    starts, ends = (camera.project(points)[2] for points in (limbs.start, limbs.end))
+    nearness = (starts + ends + limbs.start_radius + limbs.end_radius) / 2
+    # The trunk covers both thighs at the hips, also that of the leg in front.
+    thighs = np.array([part.endswith("thigh") for part in limbs.part])
+    nearness[:, thighs] = starts[:, thighs]
     return Outline(
         start=flat(limbs.start),
         end=flat(limbs.end),
         start_radius=np.tile(limbs.start_radius, (frames, 1)),
         end_radius=np.tile(limbs.end_radius, (frames, 1)),
         part=limbs.part,
+        nearness=nearness,
         profiles=profiles,
+        pieces=pieces,
         keypoints=flat(keypoints_3d(identity, skeleton)),
     )
 
 
 # What segmentation loses together, and the COCO keypoint that goes with it.
 _CUTS = (
-    (("left forearm",), 9),
-    (("right forearm",), 10),
+    (("left forearm", "left hand"), 9),
+    (("right forearm", "right hand"), 10),
     (("left foot",), 15),
     (("right foot",), 16),
     (("left lower leg", "left foot"), 15),
@@ -251,8 +212,12 @@ def align(
     size: tuple[int, int],
     noise: SegmentationNoise,
     generator: np.random.Generator,
-) -> tuple[Tensor, Array]:
-    """Fill the height with the body and centre its mass; returns the field and a shift of x."""
+    parts: bool,
+) -> tuple[Tensor, Tensor | None, Array]:
+    """Fill the height with the body and centre its mass.
+
+    Returns the field, with ``parts`` the labels of the body's parts, and a shift of x.
+    """
     height, width = size
     frames = len(outline.start)
     _, top, _, bottom = outline.bounds()
@@ -266,15 +231,16 @@ def align(
     canvas = width + 2 * margin
     outline.move(scale, canvas / 2 - outline.centre_of_mass() * scale, -0.25 - top * scale)
     field = outline.draw(height, canvas)
+    labels = outline.draw_parts(height, canvas) if parts else None
     middle = np.full((frames, 2), (canvas / 2, height / 2))
     field = _roughen(field, body * scale, middle, noise, generator)
     # The column where the running sum of the mass passes its half goes to the middle.
     mass = (0.5 - field).clamp_(0.0, 1.0).sum(dim=1).cumsum_(dim=1)
     column = (mass <= mass[:, -1:] / 2).sum(dim=1).clamp_(width // 2, canvas - width + width // 2)
     first = column - width // 2
-    columns = first[:, None] + torch.arange(width)
-    field = field.gather(2, columns[:, None].expand(-1, height, -1))
-    return field, -first.numpy().astype(np.float64)
+    columns = (first[:, None] + torch.arange(width))[:, None].expand(-1, height, -1)
+    labels = None if labels is None else labels.gather(2, columns)
+    return field.gather(2, columns), labels, -first.numpy().astype(np.float64)
 
 
 def film(
@@ -284,8 +250,12 @@ def film(
     size: tuple[int, int],
     noise: SegmentationNoise,
     generator: np.random.Generator,
-) -> Tensor:
-    """Film with a standing camera that sees the whole walk; returns the field."""
+    parts: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Film with a standing camera that sees the whole walk.
+
+    Returns the field and, with ``parts``, the labels of the body's parts.
+    """
     height, width = size
     way = np.zeros((len(travelled), 3))
     way[:, 0] = travelled - (travelled[0] + travelled[-1]) / 2
@@ -306,4 +276,5 @@ def film(
     outline.move(zoom, shift_x, shift_y)
     left, top, right, bottom = outline.bounds()
     middle = np.stack([left + right, top + bottom], axis=-1) / 2
-    return _roughen(outline.draw(height, width), bottom - top, middle, noise, generator)
+    field = _roughen(outline.draw(height, width), bottom - top, middle, noise, generator)
+    return field, outline.draw_parts(height, width) if parts else None

@@ -156,7 +156,7 @@ def grow_limbs(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Limbs:
             (collar_bone, shoulder, 0.030, 0.033 * arm + sleeve, f"{name} shoulder"),
             (shoulder, elbow, 0.033 * arm + sleeve, 0.029 * arm + sleeve, f"{name} upper arm"),
             (elbow, wrist, 0.028 * arm + sleeve, 0.022 * arm + 0.8 * sleeve, f"{name} forearm"),
-            (wrist, joint(bones.hands), 0.020, 0.018, f"{name} forearm"),
+            (wrist, joint(bones.hands), 0.020, 0.018, f"{name} hand"),
         ]
     pieces += _bag(skeleton, outfit, size)
     start, end, start_radius, end_radius, part = zip(*pieces, strict=True)
@@ -239,7 +239,9 @@ def _refinement(count: int, steps: int) -> Array:
     return np.array(rows)
 
 
-_SMOOTH = _refinement(len(_TRUNK) + len(_NECK) + len(_HEAD), 3)
+_STEPS = 3
+_SMOOTH = _refinement(len(_TRUNK) + len(_NECK) + len(_HEAD), _STEPS)
+HEAD_SLICES = (len(_HEAD) - 1) * _STEPS + 1  # the uppermost of the stack, from the chin on
 
 
 def grow_trunk(identity: Identity, skeleton: Skeleton, outfit: Outfit) -> Slices:

@@ -17,14 +17,20 @@ def empty_field(frames: int, height: int, width: int) -> Tensor:
     return torch.full((frames, height, width), OUTSIDE)
 
 
-def _window(low: Tensor, high: Tensor, size: int) -> tuple[int, int]:
+def _window(low: Tensor, high: Tensor, size: int, margin: int) -> tuple[int, int]:
     """First and last-plus-one pixel that a shape reaches in any frame."""
-    first, last = int(low.min().item()) - 2, int(high.max().item()) + 3
+    first, last = int(low.min().item()) - margin, int(high.max().item()) + margin + 1
     return min(max(first, 0), size), min(max(last, 0), size)
 
 
 def add_limbs(
-    field: Tensor, start: Tensor, end: Tensor, start_radius: Tensor, end_radius: Tensor
+    field: Tensor,
+    start: Tensor,
+    end: Tensor,
+    start_radius: Tensor,
+    end_radius: Tensor,
+    *,
+    margin: int = 2,
 ) -> None:
     """Add round-ended, tapered strokes.
 
@@ -34,6 +40,7 @@ def add_limbs(
         end: ``[T, M, 2]``, of the second ends.
         start_radius: ``[T, M]``, pixels.
         end_radius: ``[T, M]``, pixels.
+        margin: How many pixels around a stroke get their distances.
     """
     _, height, width = field.shape
     span = end - start
@@ -45,8 +52,8 @@ def add_limbs(
     low, high = torch.minimum(start, end) - radius, torch.maximum(start, end) + radius
     taper = (end_radius - start_radius) / length
     for limb in range(start.shape[1]):
-        left, right = _window(low[:, limb, 0], high[:, limb, 0], width)
-        top, bottom = _window(low[:, limb, 1], high[:, limb, 1], height)
+        left, right = _window(low[:, limb, 0], high[:, limb, 0], width, margin)
+        top, bottom = _window(low[:, limb, 1], high[:, limb, 1], height, margin)
         if left >= right or top >= bottom:
             continue
         x = torch.arange(left, right) + 0.5 - start[:, limb, :1]
@@ -62,7 +69,9 @@ def add_limbs(
         torch.minimum(window, distance, out=window)
 
 
-def add_profile(field: Tensor, middle: Tensor, level: Tensor, half_width: Tensor) -> None:
+def add_profile(
+    field: Tensor, middle: Tensor, level: Tensor, half_width: Tensor, *, margin: int = 2
+) -> None:
     """Add an upright shape given by its extent at some levels, straight between them.
 
     Args:
@@ -70,10 +79,13 @@ def add_profile(field: Tensor, middle: Tensor, level: Tensor, half_width: Tensor
         middle: ``[T, K]``, x of the middle at each level, pixels.
         level: ``[T, K]``, y of the levels, strictly growing.
         half_width: ``[T, K]``, pixels, 0 or more.
+        margin: How many pixels around the shape get their distances.
     """
     frames, height, width = field.shape
-    top, bottom = _window(level[:, 0], level[:, -1], height)
-    left, right = _window((middle - half_width).amin(1), (middle + half_width).amax(1), width)
+    top, bottom = _window(level[:, 0], level[:, -1], height, margin)
+    left, right = _window(
+        (middle - half_width).amin(1), (middle + half_width).amax(1), width, margin
+    )
     if left >= right or top >= bottom:
         return
     rows = torch.arange(top, bottom) + 0.5

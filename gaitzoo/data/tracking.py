@@ -189,7 +189,7 @@ class TrackStream:
         bar = tqdm(
             self.video,
             total=self.video.num_frames,
-            desc=self.video.path.name,
+            desc=self.video.name,
             unit="frame",
             disable=not self._progress,
         )
@@ -278,7 +278,7 @@ class TrackStream:
         odd = area_outliers(np.array(view.areas)) & ~blurred
         for name, mask in (("blurred", blurred), ("area", odd)):
             numbers = np.array(view.frames)[mask].tolist()
-            self.left_out[name] += len(numbers)
+            self.left_out += Counter({name: len(numbers)})
             view.faults += [(number, name) for number in numbers]
         kept = np.flatnonzero(~blurred & ~odd)
         times = np.array(view.times)
@@ -293,7 +293,7 @@ class TrackStream:
             points = [view.keypoints[index] for index in part]
             found = [point for point in points if point is not None]
             yield Track(
-                self.video.path.stem,
+                self.video.name,
                 self._number,
                 person,
                 torch.stack([view.silhouettes[index] for index in part]),
@@ -354,7 +354,8 @@ def _chosen(people: FrameMasks, kept: np.ndarray) -> FrameMasks:
 
 
 def _normalized(mask: np.ndarray, box: np.ndarray, size: int) -> Tensor:
-    """``[size, size]`` uint8 of a mask ``[H, W]``."""
-    left, top, right, bottom = box.tolist()
-    crop = np.pad(mask[top:bottom, left:right].astype(np.uint8) * 255, 1)
-    return normalize_frames(torch.from_numpy(crop)[None], size, None, [])[0]
+    """``[size, size]`` uint8 of a mask ``[H, W]``, as of the whole frame."""
+    _, top, _, bottom = box.tolist()
+    # All columns: the width is rounded when it is resized, and a narrow body would be distorted.
+    rows = torch.from_numpy(mask[top:bottom].astype(np.uint8) * 255)
+    return normalize_frames(rows[None], size, None, [])[0]

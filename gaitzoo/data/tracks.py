@@ -22,7 +22,7 @@ class Track:
     """One person through some frames of a video, as :func:`gaitzoo.extract_tracks` finds them.
 
     Args:
-        video: Name of the video, its file's stem.
+        video: Name of the video: the file's without suffix, or the folder's.
         number: Of this track in the video, from 0.
         person: The segmenter's own id of the person, or the tracker's. Tracks of one video with
             equal ids are of one person if the segmenter knew the ids; a tracker may have mixed

@@ -73,6 +73,11 @@ class Video:
     num_frames: int | None
     images: tuple[Path, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The file's name without suffix, or the folder's."""
+        return self.path.resolve().name if self.images else self.path.stem
+
     def __iter__(self) -> Iterator[VideoFrame]:
         frames = self._of_images() if self.images else _decode(self.path, self.frame_rate)
         for frame in frames:

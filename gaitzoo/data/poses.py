@@ -27,6 +27,7 @@ JOINT_FORMATS: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "coco17": (17, tuple(range(17))),
     "openpose18": (18, (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)),
     "body25": (25, (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)),
+    "mediapipe33": (33, (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)),
     "halpe26": (26, tuple(range(17))),
     "wholebody133": (133, tuple(range(17))),
     "halpe136": (136, tuple(range(17))),

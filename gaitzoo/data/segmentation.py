@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["FrameMasks", "Segmenter"]
+__all__ = ["FrameMasks", "Segmenter", "check_rgb"]
 
 _KEYPOINTS = 17
 
@@ -72,6 +72,29 @@ class Segmenter(Protocol):
             One entry per frame.
         """
         ...
+
+
+def check_rgb(frames: np.ndarray) -> None:
+    """Raises unless ``frames`` are what a segmenter takes.
+
+    Args:
+        frames: ``[T, H, W, 3]`` uint8, RGB.
+
+    Raises:
+        TypeError: If it is no array of uint8.
+        ValueError: If its shape is another, or an axis is empty.
+
+    Example:
+        >>> check_rgb(np.zeros((2, 48, 64, 3), np.uint8))
+    """
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        got = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise TypeError(f"expected frames as a uint8 numpy array, got {got}. Convert it first.")
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(
+            f"expected frames [T, H, W, 3], got {list(frames.shape)}. One frame alone becomes "
+            f"frames[None]; colours stand last."
+        )
 
 
 def _check(

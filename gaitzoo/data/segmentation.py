@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["FrameMasks", "Segmenter", "check_rgb"]
+__all__ = ["FrameMasks", "Segmenter", "check_rgb", "check_share"]
 
 _KEYPOINTS = 17
 
@@ -95,6 +95,23 @@ def check_rgb(frames: np.ndarray) -> None:
             f"expected frames [T, H, W, 3], got {list(frames.shape)}. One frame alone becomes "
             f"frames[None]; colours stand last."
         )
+
+
+def check_share(**shares: Any) -> None:
+    """Raises unless every share lies between 0 and 1.
+
+    Args:
+        **shares: By the names of the arguments.
+
+    Raises:
+        ValueError: If one is anything else.
+
+    Example:
+        >>> check_share(threshold=0.5)
+    """
+    for name, share in shares.items():
+        if not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise ValueError(f"expected {name} between 0 and 1, got {share!r}")
 
 
 def _check(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gaitzoo.data.segmentation import FrameMasks, check_rgb
+from gaitzoo.data.segmentation import FrameMasks, check_rgb, check_share
 from gaitzoo.layers.checks import check_size
 
 __all__ = ["TransformersSegmenter"]
@@ -34,8 +33,9 @@ class TransformersSegmenter:
     DETR, RF-DETR. Frames are prepared and masks made by the model's own processor; of its masks,
     those of the class ``person`` count. No code from the Hub runs.
 
-    Source: https://github.com/huggingface/transformers; Mask2Former: Cheng et al., "Masked-attention
-    Mask Transformer for Universal Image Segmentation", CVPR 2022, https://arxiv.org/abs/2112.01527.
+    Source: https://github.com/huggingface/transformers; Mask2Former: Cheng et al.,
+    "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022,
+    https://arxiv.org/abs/2112.01527.
     Differs: masks of frames that the processor pads are read without the padding, over which
     transformers stretches them; overlapping masks stay whole where the processor can give them.
 
@@ -72,7 +72,7 @@ class TransformersSegmenter:
         progress: bool = False,
     ) -> None:
         check_size(batch_size=batch_size)
-        _check_share("threshold", threshold)
+        check_share(threshold=threshold)
         if dtype not in _DTYPES:
             raise ValueError(f"expected dtype torch.bfloat16, torch.float16 or None, got {dtype!r}")
         self.name, self.threshold = name, threshold
@@ -227,8 +227,3 @@ def _padded_size(size: tuple[int, int], mask: Tensor | None) -> tuple[int, int]:
     rows, columns = mask[0].any(1), mask[0].any(0)
     grown = (len(rows) / int(rows.sum()), len(columns) / int(columns.sum()))
     return round(size[0] * grown[0]), round(size[1] * grown[1])
-
-
-def _check_share(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise ValueError(f"expected {name} between 0 and 1, got {value!r}")

@@ -29,8 +29,9 @@ class ModalityTransform:
 
     Silhouettes go through :class:`SilhouetteTransform`. Skeleton maps, parsing and pictures of
     parsing or flow of ``H x H`` pixels are cut to ``(H, W)`` on both sides; parsing of any other
-    size is cropped to the person and resized by nearest neighbours (:func:`normalize_labels`). A frame in which one of them shows
-    nobody is left out of all modalities. Colours, depth, flow and what is no map stay as they are.
+    size is cropped to the person and resized by nearest neighbours (:func:`normalize_labels`). A
+    frame in which one of them shows nobody is left out of all modalities. Colours, depth, flow and
+    what is no map stay as they are.
 
     Args:
         modalities: Names, as in ``model.modalities``.

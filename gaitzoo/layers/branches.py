@@ -7,6 +7,7 @@ Source: SkeletonGait++ (https://arxiv.org/abs/2311.13444, AAAI 2024), Sec. 3.3, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class SharedSpecificFusion(nn.Module):
         common = ((smaller - lowest) / (highest - lowest + self.eps)).clamp(0, 1)
         own = (1 - common) * weights
         maps = common * (x + y) / 2, x * own[0], y * own[1]
-        shared, of_one, of_other = (to_sequences(frames, len(one)) for frames in maps)
+        shared, of_one, of_other = (to_sequences(frames, one.shape[0]) for frames in maps)
         return shared, of_one, of_other
 
 
@@ -206,7 +207,7 @@ class P3dLayers(nn.Module):
 def _pixel_scores(channels: int, hidden_channels: int) -> nn.Sequential:
     widths = (channels, hidden_channels, hidden_channels)
     layers: list[nn.Module] = []
-    for before, width in zip(widths, widths[1:], strict=False):
+    for before, width in pairwise(widths):
         layers += [Conv2d(before, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     return nn.Sequential(*layers, Conv2d(hidden_channels, channels, 1, bias=False))
 

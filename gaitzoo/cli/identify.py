@@ -18,8 +18,9 @@ from gaitzoo.cli.files import (
     load_model,
     say_weights,
 )
-from gaitzoo.cli.find import check_paths, find_sequences_at
+from gaitzoo.cli.find import add_layout_options, check_paths, find_sequences_at, layout_of
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
+from gaitzoo.cli.segment import add_segmenter_options, is_video, tracks_as_probes
 from gaitzoo.cli.sheet import FRAMES_SHOWN, MATCHES_SHOWN, draw, panel_of
 from gaitzoo.data.files import SequencePath
 from gaitzoo.inference.identify import Identification, identify
@@ -32,14 +33,15 @@ _EXAMPLES = """\
   gaitzoo identify --gallery known/ --probe new/ann/walk.gif --json
 
 The first folder level is the identity: known/ann/monday.gif is a walk of ann, and so is
-known/ann.gif. No sequence is compared with itself."""
+known/ann.gif. Public data sets are known by the names of their folders; of any other tree,
+--identity-level or --layout says it. No sequence is compared with itself."""
 
 
 def add_identify(commands: Any) -> None:
     """Adds the command."""
     command = add_command(commands, "identify", _run, "find walkers among known people", _EXAMPLES)
     command.add_argument("--gallery", required=True, metavar="DIR", help="sequences of the known")
-    command.add_argument("--probe", required=True, metavar="DIR", help="sequences to identify")
+    command.add_argument("--probe", required=True, metavar="PATH", help="sequences to identify, or a video of people")
     command.add_argument(
         "--top", type=positive, default=5, metavar="N", help="matches per probe (default: 5)"
     )
@@ -47,17 +49,20 @@ def add_identify(commands: Any) -> None:
     command.add_argument(
         "--picture", metavar="FILE", help="PNG to write: probes beside their best matches"
     )
+    add_layout_options(command)
     add_model_options(command)
 
 
 def _run(options: argparse.Namespace) -> None:
     check_paths(options.gallery, options.probe)
+    layout = layout_of(options)
     picture = None
     if options.picture is not None:
         picture = check_output(options.picture, options.checkpoint, ".png")
     model, weights = load_model(options)
     gallery, probes = (
-        find_sequences_at(side, model.modalities) for side in (options.gallery, options.probe)
+        find_sequences_at(side, model.modalities, layout, scored=True)
+        for side in (options.gallery, options.probe)
     )
     if picture:
         check_apart(picture, gallery + probes)

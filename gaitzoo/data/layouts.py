@@ -31,6 +31,10 @@ _NO_PERSON = re.compile(
 )
 
 
+class LayoutError(ValueError):
+    """A tree that stands otherwise than was said, or in which nobody is a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a path says of one walk.
@@ -252,6 +256,24 @@ def find_layout(name: str) -> Layout:
     )
 
 
+def level_layout(level: int) -> Layout:
+    """The layout in which people are a certain level of folders.
+
+    Args:
+        level: 1 = the folders in the root, 2 = those below, and so on.
+
+    Example:
+        >>> level_layout(2).read("train/ann/monday")
+        Place(identity='ann', type='monday', view='', split='train', modality='')
+    """
+    if type(level) is not int or level < 1:
+        raise ValueError(f"expected a level of 1 or more, got {level!r}")
+    above = "/".join(["[^/]+"] * (level - 1))
+    start = f"(?P<split>{above})/" if above else ""
+    rule = Rule(f"{start}(?P<identity>[^/]+)(?:/(?P<type>.+))?")
+    return Layout(f"identity level {level}", (rule,), "level/" * (level - 1) + "identity/...")
+
+
 def detect_layout(paths: Iterable[str]) -> Layout | None:
     """The layout that all paths fit.
 
@@ -292,7 +314,7 @@ def names_people(paths: Iterable[str]) -> bool:
     return not any(_NO_PERSON.fullmatch(path.partition("/")[0]) for path in paths)
 
 
-def refuse_tree(paths: Iterable[str], root: object, wanted: Layout | None) -> ValueError:
+def refuse_tree(paths: Iterable[str], root: object, wanted: Layout | None) -> LayoutError:
     """An error that says what was found in a tree, and what it looks like.
 
     Args:
@@ -320,7 +342,7 @@ def refuse_tree(paths: Iterable[str], root: object, wanted: Layout | None) -> Va
             'layout="{identity}/{view}"'
         )
     some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
-    return ValueError(
+    return LayoutError(
         f"expected {said} in {root}, got {len(strange)} of {len(paths)} sequence(s) elsewhere "
         f"({some}); {hint}"
     )

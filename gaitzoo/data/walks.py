@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gaitzoo.data.arrays import ARRAY_SUFFIXES
-from gaitzoo.data.images import FRAME_SUFFIXES
+from gaitzoo.data.images import ANIMATED_SUFFIXES, FRAME_SUFFIXES, is_animated
 from gaitzoo.data.layouts import LAYOUTS, Layout, detect_layout, names_people, refuse_tree
 from gaitzoo.data.modalities import MODALITIES
 from gaitzoo.data.natural import natural_order
 
-__all__ = ["Source", "Walk", "choose_source", "kind_of", "scan"]
+__all__ = ["NothingFoundError", "Source", "Walk", "choose_source", "kind_of", "scan"]
 
 _FILES = (*ARRAY_SUFFIXES, ".gif", ".apng", ".json")
 _ONE_FRAME = re.compile(r".*(\d|_keypoints)")
@@ -37,6 +37,10 @@ _WORDS: dict[str, frozenset[str]] = {
 }
 # Of copies in one modality: aligned before any, any before raw ones and those of another sensor.
 _BETTER, _WORSE = frozenset(("aligned", "norm", "normalized")), frozenset(("raw", "lidar", "pcds"))
+
+
+class NothingFoundError(ValueError):
+    """A folder below which there is no sequence."""
 
 
 class Source(NamedTuple):
@@ -104,7 +108,9 @@ def scan(root: Path, layout: Layout | None = None) -> tuple[list[Walk], Layout, 
 
     Raises:
         FileNotFoundError: If ``root`` does not exist.
-        ValueError: If it is no folder, holds nothing, or stands otherwise than was said.
+        ValueError: If it is no folder.
+        NothingFoundError: If there is nothing to read below it.
+        LayoutError: If it stands otherwise than was said.
     """
     if not root.exists():
         raise FileNotFoundError(f"expected a folder of sequences, got {root}, which does not exist")
@@ -115,7 +121,7 @@ def scan(root: Path, layout: Layout | None = None) -> tuple[list[Walk], Layout, 
         found.setdefault(path, []).append(source)
     found.pop("", None)  # loose files beside the folders of people
     if not found:
-        raise ValueError(
+        raise NothingFoundError(
             f"expected sequences below {root}, found none; known layouts: "
             f"{', '.join(f'{known.name} ({known.example})' for known in LAYOUTS.values())}"
         )
@@ -170,7 +176,7 @@ def _leaves(root: Path) -> Iterator[tuple[str, Source]]:
         real = os.path.realpath(root / folder)
         if real in above:  # a link that leads back up
             continue
-        inner, files, images = [], [], 0
+        inner, files, images = [], [], []
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 stem, suffix = os.path.splitext(entry.name)
@@ -179,11 +185,15 @@ def _leaves(root: Path) -> Iterator[tuple[str, Source]]:
                 if entry.is_dir():
                     inner.append(f"{folder}/{entry.name}" if folder else entry.name)
                 elif suffix.lower() in FRAME_SUFFIXES:
-                    images += "gei" not in re.findall("[a-z]+", stem.lower())
+                    if "gei" not in re.findall("[a-z]+", stem.lower()):
+                        images.append(entry.name)
                 elif suffix.lower() in _FILES:
                     files.append(entry.name)
         waiting += [(path, above | {real}) for path in inner]
-        yield from _sources(folder, sorted(files, key=natural_order), images > 0)
+        animated = images and images[0].lower().endswith(ANIMATED_SUFFIXES)
+        if animated and is_animated(root / folder / images[0]):
+            files, images = files + images, []
+        yield from _sources(folder, sorted(files, key=natural_order), bool(images))
 
 
 def _sources(folder: str, files: list[str], has_images: bool) -> Iterator[tuple[str, Source]]:
@@ -201,14 +211,14 @@ def _sources(folder: str, files: list[str], has_images: bool) -> Iterator[tuple[
         yield walk, Source(folder, words, kind, False)
     named = [(name, *kind_of(os.path.splitext(name)[0])) for name in files]
     # Files that name no modality are copies of the folder's walk, or walks of their own.
-    together = has_images or any(own for _, _, own in named) or folder.count("/") >= 2
+    together = has_images or any(own for _, _, own in named)
     for name, own_words, own in named:
         stem, suffix = os.path.splitext(name)
         path = f"{folder}/{name}" if folder else name
         own = own or kind or ("poses" if suffix == ".json" else "")
         is_array = suffix.lower() in ARRAY_SUFFIXES
         source = Source(path, words | own_words, own, is_array)
-        alone = not together and stem != last
+        alone = not (together or stem == last or (is_array and folder.count("/") >= 2))
         yield (f"{walk}/{stem}" if walk else stem) if alone else walk, source
 
 

@@ -55,6 +55,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "swingait": ("swingait.ccpg", {}),
     "sconet": ("sconet.scoliosis1k", {}),
     "trackletgait": ("trackletgait.gait3d", {}),
+    "parsinggait": ("parsinggait.gait3d", {}),
+    "xgait": ("xgait.gait3d", {}),
+    "smplgait": ("smplgait.gait3d", {}),
 }
 WAYS = ("naive", "batched", "fused", "fused bf16", "compiled")
 

@@ -60,7 +60,11 @@ class FrameMasks:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Finds the people of frames: any callable of this form."""
+    """Finds the people of frames: any callable of this form.
+
+    One that remembers frames from call to call has a method ``restart()`` besides, which is called
+    before the first frame of a video.
+    """
 
     def __call__(self, frames: np.ndarray) -> list[FrameMasks]:
         """Segments frames.

@@ -185,6 +185,8 @@ class TrackStream:
     def __iter__(self) -> Iterator[Track]:
         self.num_frames, self._number, self._open = 0, 0, {}
         self.left_out.clear()
+        # Segmenters that go on where they ended begin anew with a video.
+        getattr(self._segmenter, "restart", lambda: None)()
         follow = None
         bar = tqdm(
             self.video,

@@ -1,13 +1,44 @@
-"""Eval mode for a while, and models out of what wraps them."""
+"""Eval mode or another layout for a while, and models out of what wraps them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
+import torch
 from torch import nn
 
-__all__ = ["evaluating", "unwrapped"]
+__all__ = ["channels_stand_last", "evaluating", "standing_last", "unwrapped"]
+
+# Of a thread or task: others may be using the same model.
+_STANDING_LAST = ContextVar("standing_last", default=False)
+
+
+def channels_stand_last() -> bool:
+    """Whether this is inside :func:`standing_last`, and no graph is being made of the model."""
+    return not torch.compiler.is_compiling() and _STANDING_LAST.get()
+
+
+@contextmanager
+def standing_last() -> Iterator[None]:
+    """Frames of one channel are laid out such that convolutions go on with channels last.
+
+    Convolutions take over the layout of what they are given, and torch takes both layouts of one
+    channel for the same. Numbers differ by rounding only.
+
+    Example:
+        >>> with standing_last():
+        ...     channels_stand_last()
+        True
+        >>> channels_stand_last()
+        False
+    """
+    token = _STANDING_LAST.set(True)
+    try:
+        yield
+    finally:
+        _STANDING_LAST.reset(token)
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features, check_size, shape_of
 from gaitzoo.layers.conv import Conv2d, Conv3d
+from gaitzoo.layers.fused import channels_last
 from gaitzoo.layers.fused_residual import (
     FusedResidualBlock2d,
     FusedResidualBlock3d,
     FusedResidualBlockP3d,
 )
+from gaitzoo.layers.modes import channels_stand_last
 from gaitzoo.layers.sequence import mask_fill, to_frames, to_sequences
 
 __all__ = [
@@ -65,7 +67,10 @@ class FrameWise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the frames after the block."""
         check_features(x, None)
-        return to_sequences(self.block(to_frames(x)), x.shape[0])
+        frames = to_frames(x)
+        if x.shape[1] == 1 and channels_stand_last():
+            frames = channels_last(frames)
+        return to_sequences(self.block(frames), x.shape[0])
 
 
 class ResidualBlock2d(nn.Module):

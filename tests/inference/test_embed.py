@@ -473,3 +473,19 @@ def test_types_mixed_in_a_batch_change_nothing_in_float64(model):
     for i, sequence in enumerate(sequences):
         alone = gaitzoo.embed(model, [sequence], progress=False)[0]
         assert relative_error(together[i], alone) < 1e-12
+
+
+@torch.no_grad()
+def test_a_processor_convolves_with_channels_last_in_batches_only():
+    model = gaitzoo.create_model("gaitset_tiny", num_classes=0).eval()
+    strides = []
+    block = model.get_submodule(model.feature_modules[0])
+    block.register_forward_hook(lambda _, inputs, output: strides.append(output.stride(1)))
+    sequences = clips(4, 3)
+    together = gaitzoo.embed(model, sequences, progress=False)
+    assert strides[-2:] == [1, 1]  # before them, memory was measured
+    strides.clear()
+    alone = torch.cat([model(sequence[None]).embeddings for sequence in sequences])
+    assert strides
+    assert 1 not in strides
+    assert relative_error(together, alone) < 1e-5

@@ -7,7 +7,9 @@ from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRecord
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.masks import Masks
 from gaitzoo.data.modalities import MODALITIES, Modality
+from gaitzoo.data.people import split_people
 from gaitzoo.data.samplers import (
     AllFrames,
     OrderedSampler,
@@ -20,12 +22,22 @@ from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
 from gaitzoo.data.splits import Partition, read_partition
 from gaitzoo.data.transforms import ModalityTransform, create_transform
+from gaitzoo.evaluation import open_set
+from gaitzoo.evaluation.bootstrap import Interval, cluster_bootstrap
+from gaitzoo.evaluation.evaluate import evaluate
+from gaitzoo.evaluation.protocols import Condition, GaitProtocol
+from gaitzoo.evaluation.results import ProtocolResult, ScoreRow
+from gaitzoo.evaluation.submission import write_grew_submission
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
 from gaitzoo.inference.embed import embed
 from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
+from gaitzoo.inference.gallery import Gallery
 from gaitzoo.inference.identify import Identification, Match, identify
+from gaitzoo.inference.mediapipe_pose import MediaPipePoseSegmenter
+from gaitzoo.inference.search import nearest
+from gaitzoo.inference.segmenters import TransformersSegmenter
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
@@ -95,6 +107,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "BodyMatrix",
     "BodyPartPool",
     "CompactBlock",
+    "Condition",
     "CrossGate",
     "DAM",
     "DeepGaitV2",
@@ -118,8 +131,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitModel",
     "GaitOutput",
     "GaitPart",
+    "GaitProtocol",
     "GaitSample",
     "GaitSet",
+    "Gallery",
     "GeMHPP",
     "HSTL",
     "HSTLFeatures",
@@ -127,12 +142,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "HaarDownsample2d",
     "HorizontalPyramidPooling",
     "Identification",
+    "Interval",
     "L2GProjector",
     "LicenseWarning",
     "LocalTemporalAggregation",
     "MODALITIES",
     "MTSGait",
+    "Masks",
     "Match",
+    "MediaPipePoseSegmenter",
     "Modality",
     "ModalityTransform",
     "MotionClipAssembler",
@@ -154,6 +172,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "ProtocolResult",
     "RandomTrackletSampler",
     "RepresentationAggregator",
     "ResidualBackbone",
@@ -162,6 +181,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlockP3d",
     "SMPLGait",
     "ScoNet",
+    "ScoreRow",
     "SequencePath",
     "SequenceRecord",
     "SetPool",
@@ -180,13 +200,16 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalSwitch",
     "TimmFrames",
     "TrackletGait",
+    "TransformersSegmenter",
     "UnorderedSampler",
     "WindowTransformerBlock",
     "XGait",
     "check_silhouettes",
+    "cluster_bootstrap",
     "create_model",
     "create_transform",
     "embed",
+    "evaluate",
     "export_onnx",
     "find_sequences",
     "fuse_for_inference",
@@ -206,11 +229,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "metrics",
     "model_entrypoint",
     "model_info",
+    "nearest",
     "normalize_silhouettes",
+    "open_set",
     "pad_sequences",
     "read_partition",
     "record_args",
     "register_model",
+    "split_people",
     "synthetic",
     "testing",
+    "write_grew_submission",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from gaitzoo.data.ranking import check_count, check_distances
 from gaitzoo.layers.checks import shape_of
 
-__all__ = ["check_embeddings", "part_distances", "rerank"]
+__all__ = ["check_embeddings", "check_metric", "distance_block", "part_distances", "rerank"]
 
 
 def part_distances(
@@ -52,19 +52,29 @@ def part_distances(
         tensor([[0., 1.]])
     """
     check_embeddings(query, gallery)
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f'expected metric "euclidean" or "cosine", got {metric!r}')
+    check_metric(metric)
     check_count(block_size, "block_size")
     dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
     distances = query.new_empty(len(query), len(gallery), dtype=dtype)
-    block_distances = _euclidean_block if metric == "euclidean" else _cosine_block
-    with torch.autocast(query.device.type, enabled=False):
-        for row in range(0, len(query), block_size):
-            rows = slice(row, row + block_size)
-            for column in range(0, len(gallery), block_size):
-                columns = slice(column, column + block_size)
-                distances[rows, columns] = block_distances(query[rows], gallery[columns])
+    for row in range(0, len(query), block_size):
+        rows = slice(row, row + block_size)
+        for column in range(0, len(gallery), block_size):
+            columns = slice(column, column + block_size)
+            distances[rows, columns] = distance_block(query[rows], gallery[columns], metric)
     return distances
+
+
+def check_metric(metric: str) -> None:
+    """Raises unless distances of that name are known."""
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f'expected metric "euclidean" or "cosine", got {metric!r}')
+
+
+def distance_block(query: Tensor, gallery: Tensor, metric: str) -> Tensor:
+    """Distances of checked embeddings ``[Q, P, C]`` and ``[G, P, C]``, all at once, float64."""
+    with torch.autocast(query.device.type, enabled=False):
+        block = _euclidean_block if metric == "euclidean" else _cosine_block
+        return block(query, gallery)
 
 
 def _euclidean_block(query: Tensor, gallery: Tensor) -> Tensor:

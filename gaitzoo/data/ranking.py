@@ -17,6 +17,7 @@ __all__ = [
     "NO_QUERY_LEFT",
     "Labels",
     "Matches",
+    "as_list",
     "check_count",
     "check_distances",
     "check_exclude",
@@ -129,7 +130,7 @@ def first_match_ranks(block: Tensor, matches: Tensor, excluded: Tensor | None = 
     return rank.masked_fill(~matches.any(1), 0).cpu()
 
 
-def _as_list(values: Labels, name: str) -> list[str] | list[int]:
+def as_list(values: Labels, name: str) -> list[str] | list[int]:
     """Labels or views as a list of one kind."""
     if isinstance(values, Tensor | np.ndarray):
         if values.ndim != 1:
@@ -148,7 +149,7 @@ def _as_list(values: Labels, name: str) -> list[str] | list[int]:
 
 def encode(query: Labels, gallery: Labels, name: str) -> tuple[Tensor, Tensor]:
     """Labels or views of both sides as int64 codes on the CPU, equal where the values are."""
-    sides = _as_list(query, f"query {name}"), _as_list(gallery, f"gallery {name}")
+    sides = as_list(query, f"query {name}"), as_list(gallery, f"gallery {name}")
     kinds = [type(side[0]).__name__ for side in sides]
     if kinds[0] != kinds[1]:
         raise TypeError(
@@ -165,7 +166,7 @@ def encode(query: Labels, gallery: Labels, name: str) -> tuple[Tensor, Tensor]:
 def group_views(views: Labels) -> tuple[tuple[str | int, ...], list[list[int]]]:
     """The sorted names of the views, and for each the positions that have it."""
     positions: dict[str | int, list[int]] = {}
-    for position, view in enumerate(_as_list(views, "views")):
+    for position, view in enumerate(as_list(views, "views")):
         positions.setdefault(view, []).append(position)
     ordered: list[Any] = list(positions)  # of one kind, so they can be ordered
     names = tuple(sorted(ordered))

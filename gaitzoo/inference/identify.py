@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +15,7 @@ from gaitzoo.inference.embed import embed
 from gaitzoo.metrics import part_distances, rank_k
 from gaitzoo.models.base import GaitModel
 
-__all__ = ["Identification", "Match", "identify"]
+__all__ = ["Identification", "Match", "check_threshold", "identify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,15 @@ class Identification:
             ``None`` if no probe is known.
         known: For every probe whether its person is in the part of the gallery that it was
             compared with; all False without probe labels.
+        people: For every probe the person of its nearest match, ``None`` = nobody who is known
+            (no match within the threshold). Rank-1 counts all probes, with or without threshold.
     """
 
     matches: tuple[tuple[Match, ...], ...]
     distances: Tensor
     rank1: float | None
     known: tuple[bool, ...]
+    people: tuple[str | int | None, ...]
 
 
 def identify(
@@ -60,6 +64,7 @@ def identify(
     *,
     exclude: Tensor | None = None,
     top: int = 5,
+    threshold: float | None = None,
     batch_frames: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -78,6 +83,8 @@ def identify(
         exclude: ``[Q, G]`` bool, True for pairs that must not match, for example
             :func:`gaitzoo.metrics.same_view_mask`; ``None`` = all may.
         top: How many matches to return per probe, fewer if the gallery is smaller.
+        threshold: The largest distance of a match: a probe with none is nobody who is known.
+            :mod:`gaitzoo.open_set` finds it on validation data. ``None`` = no limit.
         batch_frames: Frames of a batch, see :func:`gaitzoo.embed`.
         device: Where to compute; ``None`` = where the model is.
         progress: Show progress bars.
@@ -86,8 +93,8 @@ def identify(
         The matches, all distances and Rank-1.
 
     Raises:
-        ValueError: If a side is empty, labels do not count as many as sequences, a shape is wrong
-            or ``top`` is below 1.
+        ValueError: If a side is empty, labels do not count as many as sequences, a shape is wrong,
+            ``top`` is below 1 or ``threshold`` is not finite.
         TypeError: If labels of both sides are of different kinds.
 
     Example:
@@ -100,6 +107,7 @@ def identify(
     """
     if top < 1:
         raise ValueError(f"expected top of 1 or more, got {top}")
+    check_threshold(threshold)
     _check_count(gallery, gallery_labels, "gallery")
     if probe_labels is not None:
         _check_count(probes, probe_labels, "probe")
@@ -124,18 +132,31 @@ def identify(
         if bool(known.any()):
             rank1 = rank_k(distances, probe_labels, gallery_labels, exclude=exclude)
     matches = tuple(
-        _nearest(row, may_match, gallery_labels, top)
+        _nearest(row, may_match, gallery_labels, top, threshold)
         for row, may_match in zip(distances, allowed, strict=True)
     )
-    return Identification(matches, distances, rank1, tuple(known.tolist()))
+    people = tuple(found[0].label if found else None for found in matches)
+    return Identification(matches, distances, rank1, tuple(known.tolist()), people)
+
+
+def check_threshold(threshold: object) -> None:
+    """Raises unless a largest distance is a finite number or ``None``."""
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and math.isfinite(cast(float, threshold))):
+        raise ValueError(f"expected threshold as a finite distance or None, got {threshold!r}")
 
 
 def _nearest(
-    distances: Tensor, allowed: Tensor, labels: Sequence[str | int], top: int
+    distances: Tensor,
+    allowed: Tensor,
+    labels: Sequence[str | int],
+    top: int,
+    threshold: float | None,
 ) -> tuple[Match, ...]:
     order = distances.masked_fill(~allowed, torch.inf).argsort(stable=True)
     order = order[: min(top, int(allowed.sum()))].tolist()
-    return tuple(Match(index, labels[index], float(distances[index])) for index in order)
+    matches = (Match(index, labels[index], float(distances[index])) for index in order)
+    return tuple(match for match in matches if threshold is None or match.distance <= threshold)
 
 
 def _check_count(sequences: object, labels: Sized, side: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``models``, ``check``, ``embed``, ``identify``, ``export``, ``demo``."""
+"""The command line: ``models``, ``check``, ``tracks``, ``embed``, ``identify`` and others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gaitzoo.cli.export import add_export
 from gaitzoo.cli.files import note
 from gaitzoo.cli.identify import add_identify
 from gaitzoo.cli.models import add_models
+from gaitzoo.cli.tracks import add_tracks
 from gaitzoo.models.cfg import PretrainedNotAvailable
 from gaitzoo.version import __version__
 
@@ -36,7 +37,7 @@ _BAD_INPUT = (
     PretrainedNotAvailable,
 )
 
-_COMMANDS = (add_models, add_check, add_embed, add_identify, add_export, add_demo)
+_COMMANDS = (add_models, add_check, add_embed, add_identify, add_tracks, add_export, add_demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ _PROBES_SHOWN = 24
 _EXAMPLES = """\
   gaitzoo identify --gallery known/ --probe new/ --picture matches.png
   gaitzoo identify --gallery known/ --probe new/ann/walk.gif --json
+  gaitzoo identify --gallery known/ --probe street.mp4
 
 The first folder level is the identity: known/ann/monday.gif is a walk of ann, and so is
 known/ann.gif. Public data sets are known by the names of their folders; of any other tree,
@@ -41,7 +43,9 @@ def add_identify(commands: Any) -> None:
     """Adds the command."""
     command = add_command(commands, "identify", _run, "find walkers among known people", _EXAMPLES)
     command.add_argument("--gallery", required=True, metavar="DIR", help="sequences of the known")
-    command.add_argument("--probe", required=True, metavar="PATH", help="sequences to identify, or a video of people")
+    command.add_argument(
+        "--probe", required=True, metavar="PATH", help="sequences to identify, or a video of people"
+    )
     command.add_argument(
         "--top", type=positive, default=5, metavar="N", help="matches per probe (default: 5)"
     )
@@ -51,18 +55,28 @@ def add_identify(commands: Any) -> None:
     )
     add_layout_options(command)
     add_model_options(command)
+    add_segmenter_options(command)
 
 
 def _run(options: argparse.Namespace) -> None:
+    with ExitStack() as until_done:
+        _find(options, until_done)
+
+
+def _find(options: argparse.Namespace, until_done: ExitStack) -> None:
     check_paths(options.gallery, options.probe)
     layout = layout_of(options)
     picture = None
     if options.picture is not None:
         picture = check_output(options.picture, options.checkpoint, ".png")
     model, weights = load_model(options)
+    probe, probe_layout = options.probe, layout
+    if is_video(probe):
+        probe = until_done.enter_context(tracks_as_probes(options, model.modalities))
+        probe_layout = None
     gallery, probes = (
-        find_sequences_at(side, model.modalities, layout, scored=True)
-        for side in (options.gallery, options.probe)
+        find_sequences_at(side, model.modalities, its_layout, scored=True)
+        for side, its_layout in ((options.gallery, layout), (probe, probe_layout))
     )
     if picture:
         check_apart(picture, gallery + probes)

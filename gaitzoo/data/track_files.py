@@ -7,12 +7,12 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.data.segmentation import Segmenter
 from gaitzoo.data.tracking import TrackOptions, TrackStream
-from gaitzoo.data.tracks import Track
+from gaitzoo.data.tracks import Content, Track
 from gaitzoo.data.video import Video, read_video
 
 __all__ = ["SavedTracks", "save_tracks"]
@@ -55,7 +55,7 @@ def save_tracks(
     *,
     segmenter_name: str,
     identity: str | None = None,
-    modality: Literal["silhouettes", "poses"] = "silhouettes",
+    content: Content = "silhouettes",
     options: TrackOptions | None = None,
     batch_frames: int = 8,
     force: bool = False,
@@ -78,7 +78,7 @@ def save_tracks(
         segmenter_name: Which one, for the record.
         identity: Who walks, if the video shows one person alone; ``None`` = unknown, each track
             is then a person of its own.
-        modality: What the tree holds, see :meth:`gaitzoo.Track.save`.
+        content: What the tree holds, see :meth:`gaitzoo.Track.save`.
         options: What a track is.
         batch_frames: Frames that the segmenter gets at once.
         force: Replace tracks that another file or other settings gave under the same name.
@@ -101,7 +101,7 @@ def save_tracks(
         "bytes": sum(file.stat().st_size for file in video.images or (video.path,)),
         "segmenter": segmenter_name,
         "identity": identity,
-        "modality": modality,
+        "content": content,
         **asdict(options),
     }
     record = root / f"{video.name}.json"
@@ -129,7 +129,7 @@ def save_tracks(
         for track in stream:
             if identity is not None:
                 _check_alone(track, tracks, identity)
-            path = track.save(unfinished, identity, modality=modality)
+            path = track.save(unfinished, identity, content=content)
             tracks.append(_described(track, identity, path.relative_to(unfinished).as_posix()))
         if earlier is not None:
             _remove(root, earlier["found"]["tracks"])

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from gaitzoo.data.atomic import whole_files
 
-__all__ = ["Track"]
+__all__ = ["Content", "Track"]
+
+Content = Literal["silhouettes", "poses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class Track:
         root: str | os.PathLike[str],
         identity: str | None = None,
         *,
-        modality: Literal["silhouettes", "poses"] = "silhouettes",
+        content: Content = "silhouettes",
     ) -> Path:
         """Writes the track into a tree as OpenGait lays it out: ``id/type/view/view.pkl``.
 
@@ -93,14 +95,14 @@ class Track:
             root: Top of the tree; made if missing. One tree holds one modality.
             identity: Who it is; ``None`` = unknown, each track is then a person of its own, named
                 like the track.
-            modality: ``"silhouettes"`` writes ``[T, S, S]`` uint8, ``"poses"`` the keypoints
+            content: ``"silhouettes"`` writes ``[T, S, S]`` uint8, ``"poses"`` the keypoints
                 ``[T, 17, 3]`` float32.
 
         Returns:
             The file, replaced if it was there.
 
         Raises:
-            ValueError: If ``identity`` is no name of a folder, for another modality, or for
+            ValueError: If ``identity`` is no name of a folder, for other content, or for
                 poses of a track without keypoints.
 
         Example:
@@ -113,12 +115,12 @@ class Track:
             ...     track.save(root, "ann").relative_to(root).as_posix()
             'ann/walk/003/003.pkl'
         """
-        if modality == "silhouettes":
+        if content == "silhouettes":
             frames = self.silhouettes
-        elif modality == "poses":
+        elif content == "poses":
             frames = self.keypoints
         else:
-            raise ValueError(f'expected modality "silhouettes" or "poses", got {modality!r}.')
+            raise ValueError(f'expected content "silhouettes" or "poses", got {content!r}.')
         if frames is None:
             raise ValueError(
                 f"expected keypoints in track {self.name}, got none. Take a segmenter that finds "

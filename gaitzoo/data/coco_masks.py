@@ -1,13 +1,14 @@
 """Masks as COCO writes them: run lengths, compressed or not, and polygons.
 
-Decoded by pycocotools (https://github.com/ppwwyyxx/cocoapi, BSD licence), COCO's own code:
-``pip install "gaitzoo[segmentation]"``. What would crash it or be taken for something else is
-refused before.
+Polygons are filled by pycocotools (https://github.com/ppwwyyxx/cocoapi, BSD licence), COCO's own
+code: ``pip install "gaitzoo[segmentation]"``. Run lengths are read here, because those of a file
+that is cut off have to be found before they are decoded.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def decode_coco(segmentation: Any, size: tuple[int, int] | None = None) -> np.nd
 
     Raises:
         ValueError: If the entry is damaged, of another form or of another size.
-        ImportError: Without pycocotools.
+        ImportError: If it is polygons, without pycocotools.
 
     Example:
         >>> decode_coco({"size": [2, 3], "counts": [1, 2, 3]}).astype(int)
@@ -72,7 +73,9 @@ def fill_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> np.ndarray:
     if not corners:
         return np.zeros(size, bool)
     mask = _pycocotools()
-    return mask.decode(mask.merge(mask.frPyObjects(corners, *size))).astype(bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of numpy 2
+        return mask.decode(mask.merge(mask.frPyObjects(corners, *size))).astype(bool)
 
 
 def _decode_runs(runs: Mapping[str, Any], size: tuple[int, int] | None) -> np.ndarray:
@@ -86,40 +89,33 @@ def _decode_runs(runs: Mapping[str, Any], size: tuple[int, int] | None) -> np.nd
             f"expected run lengths of a mask of {size[0]} x {size[1]} pixels, got {height} x "
             f"{width}; masks have the size of the frames"
         )
-    mask = _pycocotools()
-    if isinstance(counts, (list, tuple)):
-        if not _whole(counts) or any(n < 0 for n in counts) or sum(counts) != height * width:
-            raise ValueError(
-                f"expected counts of run lengths, whole numbers that add up to {height * width} "
-                f"pixels, got {_shown(counts)}"
-            )
-        encoded = mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
-    elif isinstance(counts, (str, bytes)):
+    if isinstance(counts, (str, bytes)):
         text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-        if _sum_of(text) != height * width:
-            raise ValueError(
-                f"expected compressed run lengths of {height * width} pixels, got text that is cut "
-                f"off, damaged or of another size: {_shown(counts)}"
-            )
-        encoded = {"size": [height, width], "counts": text}
+        runs_found = _uncompressed(text)
     else:
-        raise ValueError(f'expected "counts" as text or a list of numbers, got {_shown(counts)}')
-    return mask.decode(encoded).astype(bool)
+        runs_found = list(counts) if _whole(counts) else []
+    if min(runs_found, default=-1) < 0 or sum(runs_found) != height * width:
+        raise ValueError(
+            f"expected run lengths that add up to {height * width} pixels, as text or a list of "
+            f"whole numbers, got others, damaged ones or a part: {_shown(counts)}"
+        )
+    lit = np.arange(len(runs_found)) % 2 == 1
+    return np.repeat(lit, runs_found).reshape(width, height).T
 
 
-def _sum_of(text: bytes) -> int:
-    """Pixels of compressed run lengths, -1 where they are damaged.
+def _uncompressed(text: bytes) -> list[int]:
+    """The run lengths of a text, none where it is damaged.
 
-    Not every version of pycocotools looks before it writes. Source: the format of its
-    ``rleToString``: six bits per character from "0" on, the sixth says that more follow; from the
-    fourth run on, a number is the difference to the run before the last.
+    Source: the format of pycocotools' ``rleToString``. Six bits per character from "0" on, the
+    sixth says that more follow; from the fourth run on, a number is the difference to the run
+    before the last.
     """
     runs: list[int] = []
     value = shift = 0
     for character in text:
         bits = character - 48
         if not 0 <= bits < 64:
-            return -1
+            return []
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -128,7 +124,7 @@ def _sum_of(text: bytes) -> int:
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
-    return -1 if shift or min(runs, default=-1) < 0 else sum(runs)
+    return [] if shift else runs
 
 
 def _corners(polygon: Any) -> list[float]:
@@ -158,7 +154,6 @@ def _pycocotools() -> Any:
         from pycocotools import mask
     except ImportError as error:
         raise ImportError(
-            f"run lengths and polygons need the package pycocotools ({error}); "
-            "pip install 'gaitzoo[segmentation]'"
+            f"polygons need the package pycocotools ({error}); pip install 'gaitzoo[segmentation]'"
         ) from error
     return mask

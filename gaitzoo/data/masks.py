@@ -59,7 +59,7 @@ class Masks:
     Raises:
         FileNotFoundError: If there is nothing at ``path``.
         ValueError: If the files are of no such layout.
-        ImportError: When run lengths or polygons are read without pycocotools.
+        ImportError: When polygons are read without pycocotools.
 
     Example:
         >>> from PIL import Image

@@ -52,7 +52,6 @@ def split_people(
     Raises:
         TypeError: If ``masks`` is nothing of the above.
         ValueError: If shapes, values or ``ids`` do not fit, or nobody is in any frame.
-        ImportError: When run lengths are read without pycocotools.
 
     Warns:
         SilhouetteWarning: If somebody is too small in every frame (and left out), or silhouettes

@@ -7,9 +7,17 @@ from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRecord
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
 from gaitzoo.data.masks import Masks
 from gaitzoo.data.modalities import MODALITIES, Modality
 from gaitzoo.data.people import split_people
+from gaitzoo.data.pose_branches import (
+    fill_empty_joints,
+    gaitgraph_inputs,
+    gaittr_inputs,
+    reverse_time,
+    swap_joints,
+)
 from gaitzoo.data.samplers import (
     AllFrames,
     OrderedSampler,
@@ -42,8 +50,10 @@ from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.global_local import GLConv
+from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
+from gaitzoo.layers.joint_attention import JointAttention
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
 from gaitzoo.layers.pooling import (
     GeMHPP,
@@ -66,6 +76,7 @@ from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.gaitgl import GaitGL
+from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
 from gaitzoo.models.gaitllm.model import GaitLLM
 from gaitzoo.models.gaitllm.peaks import PeakTokenFinder, PeakTokens
@@ -73,6 +84,7 @@ from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, Represe
 from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
 from gaitzoo.models.gaitpart import GaitPart, TemporalPartAggregator
 from gaitzoo.models.gaitset import GaitSet
+from gaitzoo.models.gaittr import GaitTR, GaitTRBlock
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.mtsgait import MTSGait
@@ -127,6 +139,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitDataset",
     "GaitFeatures",
     "GaitGL",
+    "GaitGraph1",
+    "GaitGraph2",
     "GaitLLM",
     "GaitModel",
     "GaitOutput",
@@ -134,8 +148,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitProtocol",
     "GaitSample",
     "GaitSet",
+    "GaitTR",
+    "GaitTRBlock",
     "Gallery",
     "GeMHPP",
+    "GraphConv",
     "HSTL",
     "HSTLFeatures",
     "HSTLLevel",
@@ -143,6 +160,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "HorizontalPyramidPooling",
     "Identification",
     "Interval",
+    "JointAttention",
     "L2GProjector",
     "LicenseWarning",
     "LocalTemporalAggregation",
@@ -175,10 +193,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "ProtocolResult",
     "RandomTrackletSampler",
     "RepresentationAggregator",
+    "ResGCNBlock",
     "ResidualBackbone",
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "SKELETONS",
     "SMPLGait",
     "ScoNet",
     "ScoreRow",
@@ -190,6 +210,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SilhouetteReport",
     "SilhouetteTransform",
     "SilhouetteWarning",
+    "Skeleton",
     "SkeletonGait",
     "SkeletonGaitPP",
     "SnippetSampler",
@@ -211,14 +232,19 @@ __all__ = [  # noqa: RUF022 - plain order
     "embed",
     "evaluate",
     "export_onnx",
+    "fill_empty_joints",
     "find_sequences",
     "fuse_for_inference",
+    "gaitgraph_inputs",
+    "gaittr_inputs",
     "get_pretrained_cfg",
     "haar_dwt2d",
     "haar_idwt2d",
+    "hop_adjacency",
     "identify",
     "is_model",
     "is_model_pretrained",
+    "joint_graph",
     "list_models",
     "list_pretrained",
     "list_tags",
@@ -236,7 +262,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "read_partition",
     "record_args",
     "register_model",
+    "reverse_time",
     "split_people",
+    "swap_joints",
     "synthetic",
     "testing",
     "write_grew_submission",

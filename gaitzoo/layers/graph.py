@@ -61,11 +61,10 @@ def hop_adjacency(num_nodes: int, edges: Sequence[tuple[int, int]], max_hops: in
     check_size(num_nodes=num_nodes, max_hops=max_hops)
     if any(not 0 <= node < num_nodes for edge in edges for node in edge):
         raise ValueError(f"expected edges between nodes 0 to {num_nodes - 1}, got {edges!r}")
-    # On the CPU also where a model is built without memory: the numbers are facts.
-    step = torch.eye(num_nodes, dtype=torch.float64, device="cpu")
+    step = torch.eye(num_nodes, dtype=torch.float64)
     for one, other in edges:
         step[one, other] = step[other, one] = 1
-    reached = torch.eye(num_nodes, dtype=torch.bool, device="cpu")
+    reached = torch.eye(num_nodes, dtype=torch.bool)
     rings = [reached]
     for _ in range(max_hops):
         further = (reached.double() @ step) > 0

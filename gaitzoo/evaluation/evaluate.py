@@ -32,8 +32,11 @@ from gaitzoo.metrics import CrossViewRank1
 
 __all__ = ["evaluate"]
 
-# Pairs whose distances are held at once: with the sort of their ranks some 30 bytes each.
-_PAIRS_AT_ONCE = {"cpu": 2**24, "accelerator": 2**26}
+# Pairs whose distances are held at once, 4 bytes each: what is done for the gallery is done anew for
+# every block of probes.
+_PAIRS_AT_ONCE = {"cpu": 2**26, "accelerator": 2**27}
+# Pairs that are ranked at once, with temporary results of some 30 bytes each.
+_PAIRS_RANKED_AT_ONCE = 2**24
 _COLUMNS_AT_ONCE = 4096
 _CURVE = 20  # ranks of a CMC
 _LEVEL = 0.95
@@ -280,7 +283,7 @@ class _Comparison:
             groups = [slice(end - len(p), end) for end, p in zip(ends, places, strict=True)]
         first = torch.zeros(len(query), len(groups), dtype=torch.int64)
         blocks = []
-        for rows, distances in self._blocks(query, gallery):
+        for rows, distances in self._slices(query, gallery):
             matches, excluded = self._pairs(query[rows], gallery, pairs)
             for number, columns in enumerate(groups):
                 first[rows, number] = first_match_ranks(
@@ -312,6 +315,15 @@ class _Comparison:
                 alike |= equal(self.data.type_codes)
             excluded |= matches & alike
         return matches, excluded
+
+    def _slices(self, query: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The blocks in slices small enough to be ranked at once."""
+        step = max(1, _PAIRS_RANKED_AT_ONCE // len(gallery))
+        for rows, block in self._blocks(query, gallery):
+            for start in range(0, len(block), step):
+                some = block[start : start + step]
+                first = rows.start + start
+                yield slice(first, first + len(some)), some
 
     def _blocks(self, query: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Distances ``[rows, G]`` on the device, for one slice of the probes after the other."""

@@ -89,11 +89,12 @@ def chosen(types, wanted, contains=False):
     return [i for i, each in enumerate(types) if not wanted or test(each)]
 
 
-@pytest.fixture(params=[1, 2**24])
+@pytest.fixture(params=[1, 300, 2**24])
 def few_pairs(request, monkeypatch):
-    """Blocks of one row, and one block."""
+    """Blocks of one row, of several, and one block."""
     monkeypatch.setattr(module, "_PAIRS_AT_ONCE", {"cpu": request.param, "accelerator": 1})
-    monkeypatch.setattr(module, "_COLUMNS_AT_ONCE", 5 if request.param == 1 else 4096)
+    monkeypatch.setattr(module, "_PAIRS_RANKED_AT_ONCE", 1 if request.param < 1000 else 2**24)
+    monkeypatch.setattr(module, "_COLUMNS_AT_ONCE", 5 if request.param < 1000 else 4096)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

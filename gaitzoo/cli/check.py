@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import warnings
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from gaitzoo.cli.files import check_apart, check_output
-from gaitzoo.cli.find import check_paths, name_sequences
-from gaitzoo.cli.options import add_command
+from gaitzoo.cli.find import add_layout_options, check_paths, layout_of, name_sequences
+from gaitzoo.cli.options import add_command, positive
+from gaitzoo.cli.reading import in_order
 from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import Finding, SilhouetteWarning
-from gaitzoo.data.files import load_silhouettes
+from gaitzoo.data.files import SequencePath, load_silhouettes
 from gaitzoo.evaluation.pictures import Panel, contact_sheet, evenly_spaced
 
 __all__ = ["add_check"]
 
 _FRAMES_SHOWN = 8
 _MOST_ROWS = 24
+_SHORT = 40  # sequences; of more, only those with findings are listed
 _EXAMPLES = """\
   gaitzoo check clips/
-  gaitzoo check walk.pkl --picture doubtful.png"""
+  gaitzoo check walk.pkl --picture doubtful.png
+  gaitzoo check casiab-64/ --workers 8 --picture worst.png"""
 
 
 def add_check(commands: Any) -> None:
@@ -40,50 +47,134 @@ def add_check(commands: Any) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl) or a folder of sequences",
+        help="a sequence (folder of images, GIF, npy, npz, OpenGait pkl), a folder of sequences, "
+        "or a data set",
     )
     command.add_argument(
         "--picture", metavar="FILE", help="PNG to draw the worst frames of doubtful clips into"
     )
     command.add_argument("--force", action="store_true", help="replace a picture that exists")
+    command.add_argument(
+        "--workers", type=positive, default=0, metavar="N", help="processes that read (default: 0)"
+    )
+    add_layout_options(command)
 
 
 def _run(options: argparse.Namespace) -> None:
     check_paths(*options.paths)
-    several = len(options.paths) > 1
+    several, layout = len(options.paths) > 1, layout_of(options)
     named = [
-        pair for path in options.paths for pair in name_sequences(path, ("silhouettes",), several)
+        pair
+        for path in options.paths
+        for pair in name_sequences(path, ("silhouettes",), several, layout)
     ]
     picture = None
     if options.picture is not None:
         picture = check_output(options.picture, None, ".png", options.force)
         check_apart(picture, [sequence for _, sequence in named])
-    rows, details, panels = [], [], []
-    refused = 0
-    for name, sequence in named:
-        frames, report = _look(sequence.path)
-        kinds = ", ".join(finding.kind for finding in report.findings)
-        size = "{} x {}".format(*report.size) if report.num_frames else ""
-        rows.append((name, report.num_frames or "", size, report.summary(), kinds))
-        refused += not report.is_usable
-        if not report.is_clean:
-            details.append(f"{name}, {report}")
-            if picture is not None and frames is not None and len(panels) < _MOST_ROWS:
-                panels.append([_panel(name, frames, report)])
-    headers = ("sequence", "frames", "size", "verdict", "findings")
-    align = ("left", "right", "right", "left", "left")
-    print(tabulate(rows, headers, colalign=align, disable_numparse=True))
-    for text in details:
-        print(f"\n{text}")
-    if picture is not None and panels:
-        sheet = contact_sheet(panels, title="silhouettes that are refused (red) or doubtful")
+    panels: dict[bool, list[list[Panel]]] = {False: [], True: []}  # by whether they can be used
+    reports: list[SilhouetteReport] = []
+    first_with: dict[bytes, str] = {}
+    looks = _Looks(named, picture is not None)
+    seen = in_order(looks, options.workers)
+    for look in tqdm(seen, total=len(looks), unit="seq", desc="checking", disable=None):
+        report, name = look.report, named[len(reports)][0]
+        if look.digest:
+            other = first_with.setdefault(look.digest, name)
+            if other != name:
+                text = f"expected each walk once, got the same frames as in {other}; leave one out."
+                report = _with(report, Finding("duplicate", "warning", text))
+        kept = panels[report.is_usable]
+        if look.panel is not None and len(kept) < _MOST_ROWS:
+            kept.append([look.panel])
+        reports.append(report)
+    reports = _compared(reports)
+    _print([name for name, _ in named], reports)
+    rows = (panels[False] + panels[True])[:_MOST_ROWS]
+    if picture is not None and rows:
+        sheet = contact_sheet(rows, title="silhouettes that are refused (red) or doubtful")
         with whole_files(picture) as unfinished:
             sheet.save(unfinished, "PNG")
         print(f"\npicture: {picture}")
     elif picture is not None:
         print("\nno picture: nothing to show")
+    refused = sum(not report.is_usable for report in reports)
     if refused:
         raise ValueError(f"{refused} of {len(named)} sequence(s) would be refused")
+
+
+def _print(names: list[str], reports: list[SilhouetteReport]) -> None:
+    pairs = list(zip(names, reports, strict=True))
+    listed = [(n, r) for n, r in pairs if len(pairs) <= _SHORT or not r.is_clean]
+    rows = []
+    for name, report in listed:
+        kinds = ", ".join(finding.kind for finding in report.findings)
+        size = "{} x {}".format(*report.size) if report.num_frames else ""
+        rows.append((name, report.num_frames or "", size, report.summary(), kinds))
+    if rows:
+        headers = ("sequence", "frames", "size", "verdict", "findings")
+        align = ("left", "right", "right", "left", "left")
+        print(tabulate(rows, headers, colalign=align, disable_numparse=True))
+    for name, report in listed:
+        if not report.is_clean:
+            print(f"\n{name}, {report}")
+    if len(pairs) > 1:
+        verdicts = Counter(report.summary() for report in reports)
+        kinds = Counter(finding.kind for report in reports for finding in report.findings)
+        print(f"\n{len(pairs)} sequence(s): {_counted(verdicts)}")
+        if kinds:
+            print(f"findings: {_counted(kinds)}")
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in counts.most_common())
+
+
+def _with(report: SilhouetteReport, finding: Finding) -> SilhouetteReport:
+    order = ("refused", "warning", "note")
+    findings = sorted((*report.findings, finding), key=lambda one: order.index(one.severity))
+    return SilhouetteReport(report.num_frames, report.size, tuple(findings))
+
+
+def _compared(reports: list[SilhouetteReport]) -> list[SilhouetteReport]:
+    """Reports that also say which clips have another size than most."""
+    sizes = Counter(report.size for report in reports if report.num_frames)
+    if len(sizes) < 2:
+        return reports
+    (usual, count), *_ = sizes.most_common(1)
+    if 2 * count <= sum(sizes.values()):
+        return reports
+    text = "Most of the sequences have frames of {} x {} pixels.".format(*usual)
+    note = Finding("mixed sizes", "note", text)
+    return [_with(r, note) if r.num_frames and r.size != usual else r for r in reports]
+
+
+class _Look(NamedTuple):
+    """What was seen of a sequence: the hash of its frames finds copies."""
+
+    report: SilhouetteReport
+    digest: bytes
+    panel: Panel | None
+
+
+class _Looks(Dataset[_Look]):
+    """Sequences that are looked at when they are asked for, in any process."""
+
+    def __init__(self, named: list[tuple[str, SequencePath]], drawn: bool) -> None:
+        self.named, self.drawn = named, drawn
+
+    def __len__(self) -> int:
+        return len(self.named)
+
+    def __getitem__(self, index: int) -> _Look:
+        name, sequence = self.named[index]
+        frames, report = _look(sequence.path)
+        if frames is None:
+            return _Look(report, b"", None)
+        content = hashlib.sha256(str(frames.shape).encode())
+        content.update(frames.contiguous().numpy().data)
+        doubtful = self.drawn and not report.is_clean
+        return _Look(report, content.digest(), _panel(name, frames, report) if doubtful else None)
 
 
 def _look(path: Path) -> tuple[Tensor | None, SilhouetteReport]:
@@ -103,10 +194,9 @@ def _look(path: Path) -> tuple[Tensor | None, SilhouetteReport]:
         if frames is None:
             return None, SilhouetteReport(0, (0, 0), (Finding("files", "refused", str(error)),))
     report = check_silhouettes(frames)
-    findings = (*said, *report.findings)
-    order = ("refused", "warning", "note")
-    findings = tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
-    return frames, SilhouetteReport(report.num_frames, report.size, findings)
+    for finding in said:
+        report = _with(report, finding)
+    return frames, report
 
 
 def _numbers(path: Path) -> Tensor | None:

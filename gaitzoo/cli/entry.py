@@ -18,7 +18,9 @@ from gaitzoo.cli.embed import add_embed
 from gaitzoo.cli.export import add_export
 from gaitzoo.cli.files import note
 from gaitzoo.cli.identify import add_identify
+from gaitzoo.cli.join import add_join
 from gaitzoo.cli.models import add_models
+from gaitzoo.cli.prepare import add_prepare
 from gaitzoo.cli.tracks import add_tracks
 from gaitzoo.models.cfg import PretrainedNotAvailable
 from gaitzoo.version import __version__
@@ -37,7 +39,17 @@ _BAD_INPUT = (
     PretrainedNotAvailable,
 )
 
-_COMMANDS = (add_models, add_check, add_embed, add_identify, add_tracks, add_export, add_demo)
+_COMMANDS = (
+    add_models,
+    add_check,
+    add_prepare,
+    add_embed,
+    add_join,
+    add_identify,
+    add_tracks,
+    add_export,
+    add_demo,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

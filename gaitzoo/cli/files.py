@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gaitzoo.cli.reading import ClipReader, Taken, read_clips
 from gaitzoo.data.files import SequencePath
-from gaitzoo.data.sequences import load_sequence
 from gaitzoo.evaluation.pictures import drawable_frames, drawable_modality, evenly_spaced
 from gaitzoo.hub.factory import create_model
 from gaitzoo.hub.provenance import provenance
 from gaitzoo.inference.fuse import fuse_for_inference
-from gaitzoo.inference.inputs import align_with
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.registry import model_info
 
@@ -120,30 +118,18 @@ class Clips:
     def __init__(
         self, sequences: list[SequencePath], model: GaitModel, kept_frames: int = 0
     ) -> None:
-        self.sequences = sequences
+        self.reader = ClipReader(sequences, model)
         self.modalities = model.modalities
-        several = len(model.modalities) > 1
-        self.names = model.modalities if several else model.modalities[0]
-        self.align = align_with(model)
         if kept_frames:
             drawable_modality(model.modalities)  # refuses before the work
         self.kept_frames = kept_frames
         self.shown: list[Tensor] = []
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        return len(self.reader)
 
     def __iter__(self) -> Iterator[Any]:
-        for sequence in self.sequences:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                frames = load_sequence(sequence.path, self.names)
-                try:
-                    frames = self.align(frames)
-                except ValueError as error:
-                    raise ValueError(f"{sequence.path}: {error}") from error
-            for warning in caught:
-                warnings.warn(f"{sequence.path}: {warning.message}", warning.category, stacklevel=2)
+        for frames in Taken(read_clips(self.reader), len(self), skip=False):
             if self.kept_frames:
                 drawable = drawable_frames(frames, self.modalities)
                 self.shown.append(evenly_spaced(drawable, self.kept_frames).clone())

@@ -12,7 +12,7 @@ from gaitzoo.data.content import FAINT, Finding
 from gaitzoo.data.frames import as_grey_levels, check_frames
 from gaitzoo.data.silhouettes import SilhouetteTransform
 
-__all__ = ["SilhouetteReport", "check_silhouettes"]
+__all__ = ["SilhouetteReport", "check_silhouettes", "frame_ranges"]
 
 _CYCLE = 25  # frames of a gait cycle at 25 per second, about
 _FEW_ROWS = 32  # of a person; models read twice as many and more
@@ -53,7 +53,7 @@ class SilhouetteReport:
         height, width = self.size
         lines = [f"{self.num_frames} frames of {height} x {width}: {self.summary()}"]
         for finding in self.findings:
-            about = f" [frames {_ranges(finding.frames)}]" if finding.frames else ""
+            about = f" [frames {frame_ranges(finding.frames)}]" if finding.frames else ""
             lines.append(f"  {finding.severity:8} {finding.kind}: {finding.text}{about}")
         return "\n".join(lines)
 
@@ -143,8 +143,16 @@ def _looks(frames: Tensor, kept: int, is_raw: bool) -> list[Finding]:
     return found
 
 
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """Words numbers: ``0-3, 7``."""
+def frame_ranges(numbers: tuple[int, ...]) -> str:
+    """Numbers of frames in words, the first few ranges.
+
+    Args:
+        numbers: In rising order.
+
+    Example:
+        >>> frame_ranges((0, 1, 2, 3, 7))
+        '0-3, 7'
+    """
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

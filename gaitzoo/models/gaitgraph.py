@@ -133,8 +133,10 @@ class _ResGCN(PoseModel):
         count = len(views)
         repeated = None if lengths is None else lengths.repeat(count)
         features, out_lengths = self.map_branches(torch.cat(views), repeated)
-        features = torch.cat(features.chunk(count), dim=1)
-        return features, None if out_lengths is None else out_lengths.chunk(count)[0]
+        features = features.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
+        if out_lengths is not None:
+            out_lengths = out_lengths.unflatten(0, (count, -1))[0]
+        return features, out_lengths
 
     def vectors(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         """Every view's vector, ``[N, views, embedding_dim]``.
@@ -345,7 +347,12 @@ register_model(
     GAITGRAPH1_CFGS,
     convert=convert_checkpoint,
     tiny=PretrainedCfg(
-        model_args={"branch_widths": (3, 8, 8), "main_widths": (8, 16, 24), "embedding_dim": 8},
+        model_args={
+            "branch_widths": (3, 8, 8),
+            "main_widths": (8, 16, 24),
+            "reduction": 2,
+            "embedding_dim": 8,
+        },
     ),
 )
 register_model(
@@ -354,6 +361,11 @@ register_model(
     GAITGRAPH2_CFGS,
     convert=convert_checkpoint,
     tiny=PretrainedCfg(
-        model_args={"branch_widths": (5, 8, 8), "main_widths": (8, 16, 24), "embedding_dim": 8},
+        model_args={
+            "branch_widths": (5, 8, 8),
+            "main_widths": (8, 16, 24),
+            "reduction": 2,
+            "embedding_dim": 8,
+        },
     ),
 )

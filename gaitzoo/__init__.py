@@ -25,11 +25,16 @@ from gaitzoo.data.samplers import (
     SnippetSampler,
     UnorderedSampler,
 )
+from gaitzoo.data.segmentation import FrameMasks, Segmenter
 from gaitzoo.data.sequences import load_sequence
 from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
 from gaitzoo.data.splits import Partition, read_partition
+from gaitzoo.data.track_files import SavedTracks, save_tracks
+from gaitzoo.data.tracking import TrackOptions, TrackStream, extract_tracks
+from gaitzoo.data.tracks import Track
 from gaitzoo.data.transforms import ModalityTransform, create_transform
+from gaitzoo.data.video import Video, VideoFrame, VideoWarning, read_video
 from gaitzoo.evaluation import open_set
 from gaitzoo.evaluation.bootstrap import Interval, cluster_bootstrap
 from gaitzoo.evaluation.evaluate import evaluate
@@ -71,6 +76,8 @@ from gaitzoo.layers.residual import (
 )
 from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.base import GaitModel, record_args
+from gaitzoo.models.biggait import BigGait
+from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
@@ -116,6 +123,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "ASTP",
     "AllFrames",
     "AttentionFusion",
+    "BigGait",
+    "BiggerGait",
     "BodyMatrix",
     "BodyPartPool",
     "CompactBlock",
@@ -129,6 +138,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "FTABlock",
     "FeatureInfo",
     "FocalConv2d",
+    "FrameMasks",
     "FrameWise",
     "FrozenLLM",
     "G2LProjector",
@@ -200,8 +210,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlockP3d",
     "SKELETONS",
     "SMPLGait",
+    "SavedTracks",
     "ScoNet",
     "ScoreRow",
+    "Segmenter",
     "SequencePath",
     "SequenceRecord",
     "SetPool",
@@ -220,9 +232,15 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalPartAggregator",
     "TemporalSwitch",
     "TimmFrames",
+    "Track",
+    "TrackOptions",
+    "TrackStream",
     "TrackletGait",
     "TransformersSegmenter",
     "UnorderedSampler",
+    "Video",
+    "VideoFrame",
+    "VideoWarning",
     "WindowTransformerBlock",
     "XGait",
     "check_silhouettes",
@@ -232,6 +250,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "embed",
     "evaluate",
     "export_onnx",
+    "extract_tracks",
     "fill_empty_joints",
     "find_sequences",
     "fuse_for_inference",
@@ -260,9 +279,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "open_set",
     "pad_sequences",
     "read_partition",
+    "read_video",
     "record_args",
     "register_model",
     "reverse_time",
+    "save_tracks",
     "split_people",
     "swap_joints",
     "synthetic",

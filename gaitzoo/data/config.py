@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["resolve_data_config", "resolve_model_data_config"]
 
-_FROM_CFG = ("input_size", "value_range", "crop")
+_FROM_CFG = ("input_size", "value_range", "crop", "mean", "std")
 
 
 def resolve_data_config(
@@ -23,7 +23,8 @@ def resolve_data_config(
 
     Returns:
         ``"modalities"``, ``"in_channels"`` (both if there is a model that says them),
-        ``"input_size"`` (height and width, pixels), ``"value_range"`` and ``"crop"``.
+        ``"input_size"`` (height and width, pixels), ``"value_range"``, ``"crop"``, and for colours
+        ``"mean"`` and ``"std"``.
 
     Raises:
         TypeError: If there is neither a model nor a cfg to read from.

@@ -281,6 +281,12 @@ MODALITIES: Mapping[str, Modality] = _table(
         file_names=("points", "pointclouds"),
     ),
     Modality(
+        name="features",
+        axes="N C T H W",
+        unit="as the encoder that computed them gives them",
+        file_names=("features",),
+    ),
+    Modality(
         name="images",
         axes="N C H W",
         value_range=(0.0, 1.0),

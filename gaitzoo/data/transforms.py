@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gaitzoo.data.colours import normalize_colours
 from gaitzoo.data.content import Finding, warn_of
 from gaitzoo.data.modalities import Modality, check_same_frames, find_modality
 from gaitzoo.data.normalize import EMPTY_GREY_SUM
@@ -30,8 +31,9 @@ class ModalityTransform:
     Silhouettes go through :class:`SilhouetteTransform`. Skeleton maps, parsing and pictures of
     parsing or flow of ``H x H`` pixels are cut to ``(H, W)`` on both sides; parsing of any other
     size is cropped to the person and resized by nearest neighbours (:func:`normalize_labels`). A
-    frame in which one of them shows nobody is left out of all modalities. Colours, depth, flow and
-    what is no map stay as they are.
+    frame in which one of them shows nobody is left out of all modalities. Colours go through
+    :func:`gaitzoo.data.colours.normalize_colours` if there is a ``mean``; otherwise they stay as
+    they are, and so do depth, flow and what is no map.
 
     Args:
         modalities: Names, as in ``model.modalities``.
@@ -40,6 +42,8 @@ class ModalityTransform:
         normalized: As for :class:`SilhouetteTransform`.
         in_channels: Channels that a model of one modality reads; ``None`` = those of the modality.
             Silhouettes of several channels, ``[C, T, H, W]``, stay as they are.
+        mean: Of colours, with ``std``; ``None`` = colours stay as they are.
+        std: Of colours.
 
     Raises:
         ValueError: If a name is no modality, there is none, or the size is no such pair.
@@ -56,6 +60,8 @@ class ModalityTransform:
     input_size: tuple[int, int]
     normalized: bool | None = None
     in_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.modalities:
@@ -161,6 +167,8 @@ class ModalityTransform:
         self, modality: Modality, x: Tensor, found: list[Finding]
     ) -> tuple[Tensor, frozenset[int]]:
         """The aligned frames, and the numbers of those that were left out."""
+        if modality.name == "rgb" and self.mean is not None:
+            return normalize_colours(x, self.input_size, self.mean, self.std), frozenset()
         if not self._is_resized(modality):
             return x, frozenset()
         height, width = self.input_size
@@ -331,7 +339,8 @@ def create_transform(
     """
     modalities = tuple(_said(model_or_cfg, "modalities") or ("silhouettes",))
     in_channels = _said(model_or_cfg, "in_channels")
-    input_size = _said(getattr(model_or_cfg, "pretrained_cfg", None) or model_or_cfg, "input_size")
+    cfg = getattr(model_or_cfg, "pretrained_cfg", None) or model_or_cfg
+    input_size = _said(cfg, "input_size")
     if input_size is None:
         raise TypeError(
             f"expected a model with pretrained_cfg.input_size or an object with input_size, got "
@@ -340,7 +349,8 @@ def create_transform(
         )
     if modalities == ("silhouettes",) and (in_channels or 1) == 1:
         return SilhouetteTransform(input_size, normalized)
-    return ModalityTransform(modalities, input_size, normalized, in_channels)
+    mean, std = _said(cfg, "mean"), _said(cfg, "std")
+    return ModalityTransform(modalities, input_size, normalized, in_channels, mean, std)
 
 
 def _said(source: object, name: str) -> Any:

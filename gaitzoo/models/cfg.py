@@ -29,6 +29,8 @@ class PretrainedCfg:
         input_size: Height and width of a frame, in pixels.
         value_range: Lowest and highest input value.
         crop: How a frame gets from the height-normalised square to ``input_size``.
+        mean: What is subtracted from colours in [0, 1]: red, green, blue; ``None`` = nothing.
+        std: What they are then divided by; ``None`` = by nothing.
         modalities: What this variant reads; empty = what its model reads by itself.
         embedding: Which vector is compared: ``"before_bn"``, ``"after_bn"``, or ``"output"`` of
             models without a batch-norm neck.
@@ -68,6 +70,8 @@ class PretrainedCfg:
     input_size: tuple[int, int] = (64, 44)
     value_range: tuple[float, float] = (0.0, 1.0)
     crop: str = "equal columns cut from both sides"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     modalities: tuple[str, ...] = ()
     embedding: str = "before_bn"
     distance: str = "euclidean"
@@ -94,6 +98,9 @@ class PretrainedCfg:
         object.__setattr__(self, "input_size", tuple(self.input_size))
         object.__setattr__(self, "modalities", tuple(self.modalities))
         object.__setattr__(self, "value_range", tuple(self.value_range))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Mapping proxies cannot be pickled or deep-copied; plain dictionaries can.
@@ -177,6 +184,18 @@ def _check_cfg(cfg: PretrainedCfg) -> None:
         refuse("input_size", "as (height, width) in pixels")
     if not _is_pair_of(values, (int, float)) or not -math.inf < values[0] < values[1] < math.inf:
         refuse("value_range", "as two finite numbers, the lower first")
+    for name in ("mean", "std"):
+        colours = getattr(cfg, name)
+        if colours is None:
+            continue
+        lowest = -math.inf if name == "mean" else 0
+        if not _are_numbers(colours, 3) or not all(lowest < n < math.inf for n in colours):
+            refuse(name, "as three finite numbers (of std above 0), or None")
+
+
+def _are_numbers(value: object, count: int) -> bool:
+    given = isinstance(value, tuple | list) and len(value) == count
+    return given and all(type(v) in (int, float) for v in value)  # pyright: ignore
 
 
 def _is_pair_of(value: object, kinds: tuple[type, ...]) -> bool:

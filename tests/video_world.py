@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -25,6 +26,7 @@ class Scene:
     visible: np.ndarray
     cut: np.ndarray
     people: tuple
+    path: Path | None = None  # where the frames were written
 
     def oracle(self, **fields):
         return Oracle(self.visible, **fields)

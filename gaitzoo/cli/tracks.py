@@ -27,7 +27,7 @@ _EXAMPLES = """\
   gaitzoo tracks street.mp4 -o tracks/ --masks street-masks/
 
 Each unbroken view of a person is a track: tracks/street-000/street/000/000.pkl, with a picture
-tracks/street-000.png. tracks/street.mp4 shows all of them; tracks/street.json has their boxes,
+tracks/street-000.png. tracks/street.mp4 shows all of them; tracks/street.jsonl has their boxes,
 times and quality. A video that is there already is not read again."""
 
 

@@ -44,8 +44,8 @@ class SavedTracks:
 
     @property
     def record(self) -> Path:
-        """The JSON file with all of this."""
-        return self.root / f"{self.video}.json"
+        """The file with all of this: a line of JSON for the video, then one for each track."""
+        return self.root / f"{self.video}.jsonl"
 
 
 def save_tracks(
@@ -66,7 +66,7 @@ def save_tracks(
     ::
 
         root/walk-000/walk/000/000.pkl   silhouettes of the first track of walk.mp4
-        root/walk.json                   boxes, times, quality, settings; written last
+        root/walk.jsonl                  settings, boxes, times, quality; written last
         root/.walk.unfinished/           what a run that was killed leaves; the next one removes it
 
     A video that has its record is not read again.
@@ -104,19 +104,17 @@ def save_tracks(
         "content": content,
         **asdict(options),
     }
-    record = root / f"{video.name}.json"
+    record = root / f"{video.name}.jsonl"
     earlier = _read(record)
     if earlier is not None and not force:
-        if earlier["made_from"] != made_from:
-            changed = [
-                key for key, value in made_from.items() if value != earlier["made_from"][key]
-            ]
+        if earlier[0] != made_from:
+            changed = [key for key in made_from if made_from[key] != earlier[0].get(key)]
             raise FileExistsError(
                 f"expected tracks of {video.path.name} with these settings, or none, in {root}, "
                 f"got some that were made with another {', '.join(changed)} ({record.name}). "
                 f"Choose another folder, or replace them (force=True; --force)."
             )
-        return SavedTracks(root, video.name, resumed=True, **earlier["found"])
+        return SavedTracks(root, video.name, resumed=True, **earlier[1])
     root.mkdir(parents=True, exist_ok=True)
     unfinished = root / f".{video.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
@@ -132,7 +130,7 @@ def save_tracks(
             path = track.save(unfinished, identity, content=content)
             tracks.append(_described(track, identity, path.relative_to(unfinished).as_posix()))
         if earlier is not None:
-            _remove(root, earlier["found"]["tracks"])
+            _remove(root, earlier[1]["tracks"])
         for folder in sorted({Path(track["path"]).parents[1] for track in tracks}):
             shutil.rmtree(root / folder, ignore_errors=True)  # moved before the run was killed
             (root / folder).parent.mkdir(exist_ok=True)
@@ -145,28 +143,26 @@ def save_tracks(
         "tracks": tracks,
         "left_out": dict(stream.left_out),
     }
+    first = {"made_from": made_from, **{key: found[key] for key in found if key != "tracks"}}
     with whole_files(record) as file:
-        file.write_text(json.dumps({"made_from": made_from, "found": found}), encoding="utf-8")
+        lines = [json.dumps(line) for line in (first, *tracks)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return SavedTracks(root, video.name, resumed=False, **found)
 
 
-def _read(record: Path) -> dict[str, Any] | None:
-    """What an earlier run wrote down; ``None`` = there was none."""
+def _read(record: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What an earlier run worked with and found; ``None`` = there was none."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        first, *tracks = map(json.loads, record.read_text(encoding="utf-8").splitlines())
+        made_from = first.pop("made_from")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"expected the record of a video's tracks in {record}, got another file ({error}). "
-            f"Choose another folder, or move the file away."
-        ) from error
-    if not isinstance(content, dict) or set(content) != {"made_from", "found"}:
-        raise ValueError(
-            f"expected the record of a video's tracks in {record}, got another JSON file. Choose "
+            f"expected the record of a video's tracks in {record}, got another file. Choose "
             f"another folder, or move the file away."
-        )
-    return content
+        ) from error
+    return made_from, {**first, "tracks": tracks}
 
 
 def _check_alone(track: Track, others: list[dict[str, Any]], identity: str) -> None:
@@ -198,6 +194,8 @@ def _described(track: Track, identity: str | None, path: str) -> dict[str, Any]:
 
 def _remove(root: Path, tracks: list[dict[str, Any]]) -> None:
     """Removes the tracks of an earlier run, and folders of people that this leaves empty."""
+    for track in tracks:
+        (root / f"{track['name']}.png").unlink(missing_ok=True)  # drawn by the command line
     for folder in {root / Path(track["path"]).parents[1] for track in tracks}:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.parent.is_dir() and not any(folder.parent.iterdir()):

@@ -155,8 +155,9 @@ class TrackStream:
         video: The opened video.
         num_frames: Frames read so far.
         left_out: Views of people in frames that are in no track, counted by the reason:
-            ``border``, ``occluded``, ``small``, ``several bodies``, ``blurred``, ``area``, and
-            ``too short`` for good ones of which too few came in a row.
+            ``border``, ``occluded``, ``small``, ``several bodies``, ``blurred``, ``area``,
+            ``new`` where the tracker saw somebody for the first time, and ``too short`` for good
+            ones of which too few came in a row.
 
     Raises:
         ValueError: See :func:`extract_tracks`.
@@ -239,6 +240,7 @@ class TrackStream:
         occluded = find_occluded(people.masks, boxes)
         for index, person in enumerate(ids.tolist()):
             if person < 0:  # the tracker's word for somebody new
+                self.left_out["new"] += 1
                 continue
             mask, box = people.masks[index], boxes[index]
             looked = judge_person(

@@ -84,10 +84,12 @@ def write_overlay(video: Video, tracks: Sequence[dict[str, Any]], root: Path, pa
     shown: list[tuple[int, dict[str, Any], dict[int, int], np.ndarray]] = []
     rate = Fraction(video.frame_rate).limit_denominator(1001)
     with whole_files(path) as unfinished, av.open(str(unfinished), "w") as file:
-        # Every build of FFmpeg has this encoder, and no licence comes with it.
-        stream = file.add_stream("mpeg4", rate=rate)
+        # Browsers play H.264, but not every build of FFmpeg writes it.
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream = file.add_stream(codec, rate=rate)
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 2_000_000
+        width = height = 0
         for frame in video:
             while waiting and waiting[-1][1]["frames"][0] <= frame.number:
                 number, track = waiting.pop()
@@ -106,8 +108,9 @@ def write_overlay(video: Video, tracks: Sequence[dict[str, Any]], root: Path, pa
                 if (index := places.get(frame.number)) is not None
             ]
             picture = draw_tracks(frame.pixels, people)
-            if not stream.width:
-                stream.width, stream.height = (side - side % 2 for side in picture.size)
-            picture = picture.crop((0, 0, stream.width, stream.height))
+            if not width:
+                width, height = (side - side % 2 for side in picture.size)
+                stream.width, stream.height = width, height
+            picture = picture.crop((0, 0, width, height))
             file.mux(stream.encode(av.VideoFrame.from_image(picture)))
         file.mux(stream.encode())

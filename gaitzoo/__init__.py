@@ -9,6 +9,7 @@ from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRe
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
 from gaitzoo.data.masks import Masks
+from gaitzoo.data.mixing import mix_probabilities
 from gaitzoo.data.modalities import MODALITIES, Modality
 from gaitzoo.data.people import split_people
 from gaitzoo.data.pose_branches import (
@@ -59,6 +60,8 @@ from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.joint_attention import JointAttention
+from gaitzoo.layers.part_crops import PartCropEncoder
+from gaitzoo.layers.part_mlp import PartMLP
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
 from gaitzoo.layers.pooling import (
     GeMHPP,
@@ -82,6 +85,7 @@ from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
+from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
@@ -94,10 +98,12 @@ from gaitzoo.models.gaitset import GaitSet
 from gaitzoo.models.gaittr import GaitTR, GaitTRBlock
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
+from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.parsinggait import ParsingGait
+from gaitzoo.models.pretraining import FoundationGaitPretrainer, PartInfoNCE, cosine_momentum
 from gaitzoo.models.registry import (
     get_pretrained_cfg,
     is_model,
@@ -113,6 +119,7 @@ from gaitzoo.models.skeletongait import SkeletonGait
 from gaitzoo.models.skeletongaitpp import SkeletonGaitPP
 from gaitzoo.models.smplgait import BodyMatrix, PlainGait, SMPLGait
 from gaitzoo.models.swingait import SwinGait
+from gaitzoo.models.task_head import LinearProbe, TaskHead
 from gaitzoo.models.timm_frames import TimmFrames
 from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
 from gaitzoo.models.xgait import CrossGate, PartCrossGate, XGait
@@ -138,6 +145,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "FTABlock",
     "FeatureInfo",
     "FocalConv2d",
+    "FoundationGait",
+    "FoundationGaitPretrainer",
+    "FoundationVectors",
     "FrameMasks",
     "FrameWise",
     "FrozenLLM",
@@ -173,6 +183,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "JointAttention",
     "L2GProjector",
     "LicenseWarning",
+    "LinearProbe",
     "LocalTemporalAggregation",
     "MODALITIES",
     "MTSGait",
@@ -189,9 +200,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "PKBatchSampler",
     "ParsingGait",
     "PartBNNeck",
+    "PartCropEncoder",
     "PartCrossGate",
     "PartGraph",
+    "PartInfoNCE",
     "PartLinear",
+    "PartMLP",
     "Partition",
     "PeakTokenFinder",
     "PeakTokens",
@@ -228,6 +242,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SnippetSampler",
     "SpatialTokenizer",
     "SwinGait",
+    "TaskHead",
     "TemporalMax",
     "TemporalPartAggregator",
     "TemporalSwitch",
@@ -245,6 +260,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "XGait",
     "check_silhouettes",
     "cluster_bootstrap",
+    "cosine_momentum",
     "create_model",
     "create_transform",
     "embed",
@@ -264,6 +280,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "is_model",
     "is_model_pretrained",
     "joint_graph",
+    "layerwise_lr_groups",
     "list_models",
     "list_pretrained",
     "list_tags",
@@ -272,6 +289,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "load_silhouettes",
     "losses",
     "metrics",
+    "mix_probabilities",
     "model_entrypoint",
     "model_info",
     "nearest",

@@ -19,6 +19,7 @@ class PartClasses(nn.Module):
         num_parts: P.
         channels: C.
         num_classes: K, 0 = none.
+        normalized: Divide class vectors by their length, so that parts of length one give cosines.
 
     Shapes:
         parts: ``[N, P, C]``.
@@ -27,9 +28,11 @@ class PartClasses(nn.Module):
 
     keeps_float32 = True
 
-    def __init__(self, num_parts: int, channels: int, num_classes: int) -> None:
+    def __init__(
+        self, num_parts: int, channels: int, num_classes: int, normalized: bool = False
+    ) -> None:
         super().__init__()
-        self.num_parts, self.channels = num_parts, channels
+        self.num_parts, self.channels, self.normalized = num_parts, channels, normalized
         self.classifier: PartLinear | None = None
         self.reset_classifier(num_classes)
 
@@ -41,7 +44,9 @@ class PartClasses(nn.Module):
         """
         check_num_classes(num_classes)
         self.classifier = (
-            PartLinear(self.num_parts, self.channels, num_classes) if num_classes else None
+            PartLinear(self.num_parts, self.channels, num_classes, self.normalized)
+            if num_classes
+            else None
         )
 
     def forward(self, parts: Tensor) -> Tensor | None:

@@ -121,8 +121,8 @@ class TransformersSegmenter:
             for key, value in prepared.items()
             if key in taken and isinstance(value, Tensor)
         }
-        # Some processors make masks on the processor whatever the device of the outputs.
         outputs = self.model(**inputs)
+        # Not every image processor makes masks on the device of its outputs.
         outputs = type(outputs)(
             {
                 key: value.float().cpu() if isinstance(value, Tensor) else value

@@ -24,6 +24,7 @@ __all__ = [
     "HardnessExclusionTripletLoss",
     "PartCrossEntropyLoss",
     "PartTripletLoss",
+    "SupConDistanceLoss",
     "gather_across_processes",
 ]
 
@@ -214,6 +215,56 @@ class PartCrossEntropyLoss(nn.Module):
     def extra_repr(self) -> str:
         """Shows the options when printed."""
         return f"scale={self.scale}, label_smoothing={self.label_smoothing}"
+
+
+class SupConDistanceLoss(nn.Module):
+    """Supervised contrastive loss on distances of unit vectors, as GaitGraph2 is trained with.
+
+    For every sequence, the mean over those of its identity of minus the log-softmax, over all
+    others, of negative distances divided by the temperature; then the mean over sequences whose
+    loss is above 0. Sequences without another one of their identity give 0. Parts are averaged.
+
+    Source: https://arxiv.org/abs/2204.07855 and https://arxiv.org/abs/2004.11362, equation 2, with
+    Euclidean distances in place of dot products, as in the authors' code; it is undefined there
+    where no sequence has a loss, and 0 here.
+
+    Args:
+        temperature: What distances are divided by, above 0.
+
+    Shapes:
+        embeddings: ``[N, P, C]``, any scale.
+        labels: ``[N]`` int64.
+        returns: Scalar float32 (float64 for float64 embeddings), 0 or more.
+
+    Raises:
+        TypeError: If embeddings are no floats or labels no integers.
+        ValueError: If the temperature is not above 0, shapes do not fit or a value is not finite.
+
+    Example:
+        >>> loss = SupConDistanceLoss()
+        >>> loss(torch.rand(4, 1, 8), torch.tensor([0, 0, 1, 1])).shape
+        torch.Size([])
+    """
+
+    def __init__(self, temperature: float = 0.01) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"expected a temperature above 0, got {temperature!r}")
+        self.temperature = temperature
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss."""
+        _check_batch(embeddings, "embeddings", "[N, P, C]", labels)
+        unit = F.normalize(_at_least_float32(embeddings), dim=2)
+        scores = -_distances_within_parts(unit) / self.temperature
+        itself = torch.eye(len(labels), dtype=torch.bool, device=scores.device)
+        log_shares = scores.masked_fill(itself, float("-inf")).log_softmax(2)
+        labels = labels.to(scores.device)
+        positive = (labels[:, None] == labels) & ~itself
+        sums = log_shares.masked_fill(~positive, 0).sum(2)
+        losses = -sums / positive.sum(1).clamp(min=1)
+        counts = (losses > 0).sum(1)
+        return (losses.clamp(min=0).sum(1) / counts.clamp(min=1)).mean()
 
 
 def gather_across_processes(tensor: Tensor) -> Tensor:

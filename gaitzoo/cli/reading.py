@@ -46,6 +46,8 @@ class ClipReader(Dataset[Clip]):
         self.sequences = sequences
         several = len(model.modalities) > 1
         self.names = model.modalities if several else model.modalities[0]
+        # Pose models of 18 joints say so.
+        self.to_format = getattr(model, "joint_format", "coco17")
         self.align = align_with(model)
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ class ClipReader(Dataset[Clip]):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                frames = load_sequence(path, self.names)
+                frames = load_sequence(path, self.names, to_format=self.to_format)
                 try:
                     frames = self.align(frames)
                 except ValueError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gaitzoo.data.arrays import ARRAY_SUFFIXES, load_array
+from gaitzoo.data.colours import stack_crops
 from gaitzoo.data.files import load_silhouettes
 from gaitzoo.data.images import FRAME_SUFFIXES, decode_image
 from gaitzoo.data.modalities import MODALITIES, Modality, check_same_frames, find_modality
@@ -41,6 +42,7 @@ def load_sequence(
     modalities: str | Sequence[str] | Mapping[str, str] = "silhouettes",
     *,
     joint_format: str | None = None,
+    to_format: str = "coco17",
 ) -> Tensor | dict[str, Tensor]:
     """Reads one sequence of one modality or of several.
 
@@ -52,7 +54,8 @@ def load_sequence(
     * Parsing: folders of grey or palette images of part labels, arrays ``[T, H, W]``.
     * Pictures of parsing and flow (``parsing_images``, ``flow_images``): the same with any grey
       levels, and in colour.
-    * RGB: folders of images, arrays ``[T, H, W, 3]``, ``[T, 3, H, W]`` or ``[3, T, H, W]``.
+    * RGB: folders of images, arrays ``[T, H, W, 3]``, ``[T, 3, H, W]`` or ``[3, T, H, W]``. Images
+      of several sizes, as crops are, become as high as the highest, in true proportions.
     * All others: arrays, frames or channels first.
 
     Arrays are ``.npy``, ``.npz`` or ``.pkl``; of pickles, nothing but an array is read.
@@ -68,6 +71,8 @@ def load_sequence(
             names to patterns of file names in the folder (``{"parsing": "1_*.pkl"}``).
         joint_format: Of poses, see :func:`gaitzoo.data.poses.convert_joints`; ``None`` = by the
             number of joints.
+        to_format: Joints that poses come in, ``"coco17"`` or ``"openpose18"``: the
+            ``joint_format`` of the model that reads them. Skeleton maps are drawn from the former.
 
     Returns:
         The tensor of one sequence, without the axis N, or for several modalities a dictionary.
@@ -101,18 +106,22 @@ def load_sequence(
         raise FileNotFoundError(f"expected a file or folder of {', '.join(names)}, got {root}")
     patterns = modalities if isinstance(modalities, Mapping) else {}
     if len(names) == 1 and not patterns:
-        read, _ = _load_one(_place_alone(root, names[0]), names[0], joint_format)
+        read, _ = _load_one(_place_alone(root, names[0]), names[0], joint_format, to_format)
         return read if isinstance(modalities, str) else {names[0]: read}
     if not root.is_dir():
         raise ValueError(
             f"expected a folder with {', '.join(names)}, got the file {root}; give its folder"
         )
     places = {name: _place(root, name, names, patterns) for name in names}
-    return _load_together(places, root, joint_format)
+    return _load_together(places, root, joint_format, to_format)
 
 
 def load_files(
-    files: Mapping[str, Path], where: Path, *, joint_format: str | None = None
+    files: Mapping[str, Path],
+    where: Path,
+    *,
+    joint_format: str | None = None,
+    to_format: str = "coco17",
 ) -> dict[str, Tensor]:
     """Reads modalities that belong together from a file or folder for each.
 
@@ -120,6 +129,7 @@ def load_files(
         files: Name of the modality to what holds it.
         where: The sequence, for messages.
         joint_format: See :func:`load_sequence`.
+        to_format: See :func:`load_sequence`.
 
     Returns:
         See :func:`load_sequence`.
@@ -133,16 +143,16 @@ def load_files(
         if not path.exists():
             raise FileNotFoundError(f"expected {name} in {path}, which does not exist")
     places = {name: _place_alone(path, name) for name, path in files.items()}
-    return _load_together(places, where, joint_format)
+    return _load_together(places, where, joint_format, to_format)
 
 
 def _load_together(
-    places: Mapping[str, _Place], root: Path, joint_format: str | None
+    places: Mapping[str, _Place], root: Path, joint_format: str | None, to_format: str
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     empty: dict[str, tuple[int, ...]] = {}
     for name, place in places.items():
-        found[name], empty[name] = _load_one(place, name, joint_format)
+        found[name], empty[name] = _load_one(place, name, joint_format, to_format)
     return _same_frames(found, empty, root)
 
 
@@ -252,13 +262,15 @@ def _listing(root: Path) -> str:
     return f" (there are {', '.join(entries[:6])}{', ...' if len(entries) > 6 else ''})"
 
 
-def _load_one(place: _Place, name: str, joint_format: str | None) -> tuple[Tensor, tuple[int, ...]]:
+def _load_one(
+    place: _Place, name: str, joint_format: str | None, to_format: str
+) -> tuple[Tensor, tuple[int, ...]]:
     """A sequence, and the numbers of frames that were left out of it."""
     path = place.path
     if name == "silhouettes":
         return load_silhouettes(path), ()
     if name == "poses" or place.drawn:
-        poses, empty = read_poses(path, joint_format)
+        poses, empty = read_poses(path, joint_format, "coco17" if place.drawn else to_format)
         return (PosesToMaps((64, 64)).draw(poses) if place.drawn else poses), empty
     if not path.is_dir():
         return _shaped(load_array(path), find_modality(name), path), ()
@@ -269,7 +281,8 @@ def _load_one(place: _Place, name: str, joint_format: str | None) -> tuple[Tenso
     if images and name == "parsing":
         return _stacked(images, name, _labels), ()
     if images and name == "rgb":
-        return _stacked(images, name, _colours).permute(3, 0, 1, 2).float() / 255, ()
+        frames = torch.from_numpy(stack_crops([_colours(file) for file in images]))
+        return frames.permute(3, 0, 1, 2).float() / 255, ()
     if images and name == "parsing_images":
         return _stacked(images, name, _greys), ()
     if images and name == "flow_images":

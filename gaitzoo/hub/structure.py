@@ -47,12 +47,18 @@ def construct(architecture: Architecture, arguments: Mapping[str, Any]) -> Any:
 
     Raises:
         TypeError: If the model has no such argument.
+        ValueError: If a model without classifier is to have classes.
     """
     arguments = dict(arguments)
     accepted = inspect.signature(architecture.build).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    if "num_classes" not in accepted and not takes_all and not arguments.get("num_classes"):
-        arguments.pop("num_classes", None)
+    if "num_classes" not in accepted and not takes_all and "num_classes" in arguments:
+        num_classes = arguments.pop("num_classes")
+        if num_classes:
+            raise ValueError(
+                f"expected num_classes=0 for {architecture.name}, which has no classifier, got "
+                f"{num_classes!r}; train with a loss on its embeddings"
+            )
     return architecture.build(**arguments)
 
 

@@ -119,30 +119,36 @@ class GraphConv(nn.Module):
 
 
 class GraphUnit(nn.Module):
-    """Graph convolution, batch norm, ReLU; perhaps with a batch norm before them.
+    """Graph convolution with weights of its edges, batch norm, ReLU.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
+        num_joints: V.
         norm_first: A batch norm of the input, as raw coordinates need; fused, such a unit stays
             in float32.
 
     Shapes:
         x: ``[N, C_in, T, V]``.
-        adjacency: ``[K or more, V, V]``.
+        adjacency: ``[4, V, V]``, see :func:`hop_adjacency`; it is multiplied by weights of its
+            edges, which are learned, and its first three matrices are read, as published.
         returns: ``[N, C_out, T, V]``.
 
     Raises:
-        ValueError: If shapes do not fit.
+        ValueError: If a size is no positive whole number, or shapes do not fit.
 
     Example:
         >>> graph = hop_adjacency(3, [(0, 1), (1, 2)])
-        >>> GraphUnit(2, 4)(torch.rand(1, 2, 5, 3), graph).shape
+        >>> GraphUnit(2, 4, num_joints=3)(torch.rand(1, 2, 5, 3), graph).shape
         torch.Size([1, 4, 5, 3])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm_first: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_joints: int, norm_first: bool = False
+    ) -> None:
         super().__init__()
+        check_size(num_joints=num_joints)
+        self.edge = nn.Parameter(torch.ones(_MATRICES, num_joints, num_joints))
         self.keeps_float32 = norm_first
         self.input_norm = nn.BatchNorm2d(in_channels) if norm_first else nn.Identity()
         self.conv = GraphConv(in_channels, out_channels)
@@ -150,7 +156,9 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         """Returns the mixed joints."""
-        return F.relu(self.norm(self.conv(self.input_norm(x), adjacency)))
+        if adjacency.shape != self.edge.shape:
+            raise ValueError(f"expected adjacency {shape_of(self.edge)}, got {shape_of(adjacency)}")
+        return F.relu(self.norm(self.conv(self.input_norm(x), adjacency * self.edge)))
 
     def fused(self, dtype: torch.dtype) -> nn.Module:
         """The batch norms' scales inside the convolution, one addition left of them."""
@@ -220,8 +228,7 @@ class ResGCNInput(nn.Module):
 
     Shapes:
         x: ``[N, C_in, T, V]``.
-        adjacency: ``[4, V, V]``, see :func:`hop_adjacency`; the block multiplies it by weights of
-            its edges, which it learns, and reads the first three matrices, as published.
+        adjacency: ``[4, V, V]``, see :class:`GraphUnit`.
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
         returns: ``[N, C_out, T, V]``; past the end it holds no meaning.
 
@@ -236,10 +243,8 @@ class ResGCNInput(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, num_joints: int) -> None:
         super().__init__()
-        check_size(num_joints=num_joints)
-        self.graph = GraphUnit(in_channels, out_channels, norm_first=True)
+        self.graph = GraphUnit(in_channels, out_channels, num_joints, norm_first=True)
         self.temporal = TemporalUnit(out_channels)
-        self.edge = nn.Parameter(torch.ones(_MATRICES, num_joints, num_joints))
 
     def out_lengths(self, lengths: Tensor) -> Tensor:
         """Valid frames after the block, ``[N]``: as many."""
@@ -247,7 +252,7 @@ class ResGCNInput(nn.Module):
 
     def forward(self, x: Tensor, adjacency: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the map of a branch."""
-        return self.temporal(self.graph(x, _weighted(adjacency, self.edge)), lengths)
+        return self.temporal(self.graph(x, adjacency), lengths)
 
 
 class ResGCNBlock(nn.Module):
@@ -264,7 +269,7 @@ class ResGCNBlock(nn.Module):
 
     Shapes:
         x: ``[N, C_in, T, V]``.
-        adjacency: As for :class:`ResGCNInput`.
+        adjacency: ``[4, V, V]``, see :class:`GraphUnit`.
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
         returns: ``[N, C_out, ceil(T / stride), V]``; past the end it holds no meaning.
 
@@ -296,7 +301,7 @@ class ResGCNBlock(nn.Module):
             )
         self.stride = stride
         self.spatial_down = _pointwise(in_channels, inner, nn.ReLU())
-        self.graph = GraphUnit(inner, inner)
+        self.graph = GraphUnit(inner, inner, num_joints)
         self.spatial_up = _pointwise(inner, out_channels)
         self.spatial_shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
@@ -307,7 +312,6 @@ class ResGCNBlock(nn.Module):
         self.temporal_shortcut: nn.Module = nn.Identity()
         if stride > 1:
             self.temporal_shortcut = _pointwise(out_channels, out_channels, stride=stride)
-        self.edge = nn.Parameter(torch.ones(_MATRICES, num_joints, num_joints))
 
     def out_lengths(self, lengths: Tensor) -> Tensor:
         """Valid frames after the block, ``[N]``: ``ceil(lengths / stride)``."""
@@ -318,8 +322,7 @@ class ResGCNBlock(nn.Module):
         check_joints(x, None)
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[2])
-        graph = _weighted(adjacency, self.edge)
-        y = self.spatial_up(self.graph(self.spatial_down(x), graph))
+        y = self.spatial_up(self.graph(self.spatial_down(x), adjacency))
         x = F.relu(y + self.spatial_shortcut(x))
         y = self.temporal_up(self.temporal(self.temporal_down(x), lengths))
         return F.relu(y + self.temporal_shortcut(x))
@@ -360,13 +363,6 @@ def _pointwise(
 ) -> nn.Sequential:
     conv = Conv2d(in_channels, out_channels, 1, stride=(stride, 1))
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *after)
-
-
-def _weighted(adjacency: Tensor, edge: Tensor) -> Tensor:
-    """The graph with the weights of its edges."""
-    if adjacency.shape != edge.shape:
-        raise ValueError(f"expected adjacency {shape_of(edge)}, got {shape_of(adjacency)}")
-    return adjacency * edge
 
 
 def check_joints(x: Tensor, channels: int | None) -> None:

@@ -42,8 +42,8 @@ _PIECES = {
 _GRAPH = re.compile(r"ResGCN\.head\.(\d)\.A")
 _KEYS = {
     r"ResGCN\.head\.(\d)\.bn\.(\w+)": r"branches.\1.0.graph.input_norm.\2",
-    r"ResGCN\.head\.(\d)\.layers\.(\d+)\.edge": r"branches.\1.\2.edge",
-    r"ResGCN\.backbone\.(\d+)\.edge": r"main.\1.edge",
+    r"ResGCN\.head\.(\d)\.layers\.(\d+)\.edge": r"branches.\1.\2.graph.edge",
+    r"ResGCN\.backbone\.(\d+)\.edge": r"main.\1.graph.edge",
     r"ResGCN\.fcn\.(\w+)": r"head.\1",
     "adjacency": "adjacency",
     **{

@@ -15,6 +15,7 @@ import torch
 from gaitzoo.cli.check import add_check
 from gaitzoo.cli.demo import add_demo
 from gaitzoo.cli.embed import add_embed
+from gaitzoo.cli.evaluate import add_evaluate
 from gaitzoo.cli.export import add_export
 from gaitzoo.cli.files import note
 from gaitzoo.cli.identify import add_identify
@@ -46,6 +47,7 @@ _COMMANDS = (
     add_embed,
     add_join,
     add_identify,
+    add_evaluate,
     add_tracks,
     add_export,
     add_demo,

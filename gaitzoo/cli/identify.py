@@ -49,6 +49,12 @@ def add_identify(commands: Any) -> None:
     command.add_argument(
         "--top", type=positive, default=5, metavar="N", help="matches per probe (default: 5)"
     )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        metavar="D",
+        help="largest distance of a match; a probe without one is nobody who is known",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument(
         "--picture", metavar="FILE", help="PNG to write: probes beside their best matches"
@@ -99,6 +105,7 @@ def _find(options: argparse.Namespace, until_done: ExitStack) -> None:
         [sequence.identity for sequence in probes],
         exclude=itself,
         top=options.top,
+        threshold=options.threshold,
         **embed_options(options),
     )
     known = describe_weights(options, model, weights)
@@ -141,10 +148,14 @@ def _print_matches(
         for probe, matches, known in zip(probes, found.matches, found.known, strict=True)
         for rank, match in enumerate(matches, 1)
     ]
+    nobody = [probe.name for probe, who in zip(probes, found.people, strict=True) if who is None]
     columns = len(headers) if found.rank1 is not None else len(headers) - 1
     align = ("left", "right", "left", "left", "right", "left")[:columns]
     rows = [row[:columns] for row in rows]
-    print(tabulate(rows, headers[:columns], colalign=align, disable_numparse=True))
+    if rows:
+        print(tabulate(rows, headers[:columns], colalign=align, disable_numparse=True))
+    if nobody:
+        print(f"\nnobody who is known ({len(nobody)} of {len(probes)}): {', '.join(nobody)}")
     if found.rank1 is not None:
         print(
             f"\nRank-1: {found.rank1:.1%} (probes whose identity is in the gallery: "
@@ -165,11 +176,14 @@ def _found_as_json(
             {
                 **described(probe),
                 "known": known,
+                "person": person,
                 "matches": [
                     {**described(gallery[match.index]), "distance": match.distance}
                     for match in matches
                 ],
             }
-            for probe, matches, known in zip(probes, found.matches, found.known, strict=True)
+            for probe, matches, known, person in zip(
+                probes, found.matches, found.known, found.people, strict=True
+            )
         ],
     }

@@ -154,7 +154,9 @@ class ProtocolResult:
             ways = f" ({row.pairs}, {row.unmatched})" if several else ""
             curves[row.condition + ways] = (range(1, len(row.cmc) + 1), (100 * row.cmc).tolist())
         title = f"{self.protocol.name}: cumulative match characteristic"
-        return save(draw_curves(curves, title, "rank", "probes found, %"), path)
+        ticks = (1, *range(5, len(self.rows[0].cmc) + 1, 5))
+        figure = draw_curves(curves, title, "rank", "probes found, %", xticks=ticks)
+        return save(figure, path)
 
     def plot_views(self, condition: str, path: str | Path | None = None) -> Figure:
         """Draws Rank-1 of every view of the probes in every view of the gallery.

@@ -1,0 +1,245 @@
+"""``gaitzoo evaluate``: a model on a data set, by the data set's protocol."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+from torch import Tensor
+from torch.utils.data import Subset
+
+from gaitzoo.cli.files import (
+    as_fast,
+    check_output,
+    describe_weights,
+    load_model,
+    note,
+    say_weights,
+)
+from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
+from gaitzoo.cli.reading import in_order
+from gaitzoo.data.datasets import GaitDataset
+from gaitzoo.data.layouts import LAYOUTS
+from gaitzoo.evaluation.evaluate import evaluate
+from gaitzoo.evaluation.protocols import PROTOCOLS
+from gaitzoo.evaluation.submission import write_grew_submission
+from gaitzoo.hub.reading import read_safetensors, write_safetensors
+from gaitzoo.inference.embed import embed
+from gaitzoo.inference.inputs import align_with
+from gaitzoo.models.base import GaitModel
+from gaitzoo.models.cfg import PretrainedCfg
+
+__all__ = ["add_evaluate"]
+
+_PART = 256  # sequences that a kill may cost
+_HAS_RULE = ("casiab", "oumvlp", "grew")  # data sets with a test split without a partition file
+_UNKNOWN = "unknown"  # identity of those whose name is kept by the publishers
+_EXAMPLES = """\
+  gaitzoo evaluate --model gaitbase.casiab --data CASIA-B/ --protocol casiab
+  gaitzoo evaluate --model deepgaitv2.gait3d --data Gait3D-pkl/ --protocol gait3d \\
+      --partition Gait3D.json --json scores.json --cmc cmc.png
+
+Embeddings are kept in --cache: the same command goes on where a killed one stopped, and another
+--metric or --rerank embeds nothing again."""
+
+
+def add_evaluate(commands: Any) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands, "evaluate", _run, "score a model on a data set by its protocol", _EXAMPLES
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="the data set")
+    command.add_argument("--protocol", required=True, choices=tuple(PROTOCOLS))
+    command.add_argument(
+        "--layout",
+        metavar="NAME",
+        help=f"how folders stand: {', '.join(LAYOUTS)}, or a path such as "
+        "'cam_{view}/{identity}/{type}' (default: by their names)",
+    )
+    command.add_argument(
+        "--partition", metavar="FILE", help="OpenGait's list of people for training and testing"
+    )
+    command.add_argument(
+        "--split",
+        choices=("train", "test", "all"),
+        help="people to score (default: test, where a partition or the data set says who that is)",
+    )
+    command.add_argument(
+        "--metric",
+        choices=("euclidean", "cosine"),
+        help="how embeddings are compared (default: as the model says)",
+    )
+    command.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    command.add_argument(
+        "--bootstrap",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="draws of identities for 95 %% intervals, 1000 is usual (default: none)",
+    )
+    command.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="folder that keeps embeddings (default: in the cache of the Hub's client)",
+    )
+    command.add_argument("--workers", type=positive, default=0, metavar="N", help="reading ahead")
+    for name, suffix, text in (
+        ("json", ".json", "scores, published numbers and weights"),
+        ("latex", ".tex", "the tables"),
+        ("cmc", ".png", "picture of Rank-1 to Rank-20"),
+        ("views", ".png", "picture of Rank-1 by views, of the first condition"),
+        ("submission", ".csv", "for GREW's server"),
+    ):
+        command.add_argument(f"--{name}", metavar="FILE", help=f"{suffix} to write: {text}")
+    add_model_options(command)
+
+
+def _run(options: argparse.Namespace) -> None:
+    outputs = {
+        name: check_output(getattr(options, name), options.checkpoint, suffix)
+        for name, suffix in (
+            ("json", ".json"), ("latex", ".tex"), ("cmc", ".png"), ("views", ".png"),
+            ("submission", ".csv"),
+        )
+        if getattr(options, name) is not None
+    }  # fmt: skip
+    if "submission" in outputs and options.protocol != "grew":
+        raise ValueError(f"expected --protocol grew with --submission, got {options.protocol}")
+    if "views" in outputs and "cross_view" not in PROTOCOLS[options.protocol].pairs:
+        raise ValueError(f"expected a protocol by views with --views, got {options.protocol}")
+    model, weights = load_model(options)
+    dataset = _dataset(options, model)
+    known = describe_weights(options, model, weights)
+    embeddings = _embed(options, model, dataset, known["weights_sha256"])
+    records = dataset.records
+    labels = [_UNKNOWN if record.identity is None else record.identity for record in records]
+    types, views = dataset.types, dataset.views
+    metric = options.metric or model.pretrained_cfg.distance
+    if "submission" in outputs:
+        count = write_grew_submission(
+            outputs["submission"], embeddings, labels, types, views, metric=metric
+        )
+        print(f"{outputs['submission']}: {count} probes\n")
+    result = evaluate(
+        embeddings,
+        labels,
+        protocol=options.protocol,
+        types=types,
+        views=views,
+        probes=_probes(dataset, options) if PROTOCOLS[options.protocol].listed else None,
+        metric=metric,
+        rerank=options.rerank,
+        bootstrap=options.bootstrap,
+        device=options.device,
+    )
+    cfg = model.pretrained_cfg
+    print(f"{options.model} on {options.data} ({len(records)} sequences)\n\n{result}\n")
+    print(_published(cfg))
+    print(say_weights(known))
+    if "json" in outputs:
+        described = {
+            **known,
+            "data": str(options.data),
+            "layout": dataset.layout,
+            "sequences": len(records),
+            "published": dict(cfg.metrics),
+            **result.to_dict(),
+        }
+        outputs["json"].write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    if "latex" in outputs:
+        outputs["latex"].write_text(result.to_latex() + "\n", encoding="utf-8")
+    if "cmc" in outputs:
+        result.plot_cmc(outputs["cmc"])
+    if "views" in outputs:
+        result.plot_views(result.rows[0].condition, outputs["views"])
+    for path in outputs.values():
+        note(f"wrote {path}")
+
+
+def _dataset(options: argparse.Namespace, model: GaitModel) -> GaitDataset:
+    """The sequences to score."""
+
+    def read(split: str | None) -> GaitDataset:
+        several = len(model.modalities) > 1
+        return GaitDataset(
+            options.data,
+            options.layout,
+            modalities=model.modalities if several else model.modalities[0],
+            split=split,
+            partition=options.partition if split is not None else None,
+            transform=align_with(model),
+        )
+
+    if options.split is None and options.partition is None:
+        dataset = read(None)
+        return read("test") if dataset.layout in _HAS_RULE else dataset
+    return read(None if options.split == "all" else options.split or "test")
+
+
+def _probes(dataset: GaitDataset, options: argparse.Namespace) -> list[str]:
+    if not dataset.probe:
+        raise ValueError(
+            f"expected a list of probes for {options.protocol}, got none; pass --partition with a "
+            "file that has PROBE_SET"
+        )
+    return sorted(dataset.probe)
+
+
+def _embed(
+    options: argparse.Namespace, model: GaitModel, dataset: GaitDataset, weights: str
+) -> Tensor:
+    """Embeddings of all sequences; those that an earlier run has made are read."""
+    digest = hashlib.sha256(f"{weights} {options.fast} {dataset.modalities}".encode())
+    for record in dataset.records:
+        for path in record.files.values():
+            facts = path.stat()
+            digest.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    cache = Path(options.cache or Path(constants.HF_ASSETS_CACHE) / "gaitzoo" / "embeddings")
+    folder = cache.expanduser() / digest.hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = [
+        range(start, min(start + _PART, len(dataset))) for start in range(0, len(dataset), _PART)
+    ]
+    paths = [folder / f"{block.start:08d}.safetensors" for block in blocks]
+    waiting = [pair for pair in zip(blocks, paths, strict=True) if not pair[1].is_file()]
+    if len(waiting) < len(blocks):
+        done = len(dataset) - sum(len(block) for block, _ in waiting)
+        note(f"{done} of {len(dataset)} sequences were embedded before ({folder})")
+    if waiting:
+        fast = as_fast(options, model)
+        numbers = [number for block, _ in waiting for number in block]
+        samples = in_order(Subset(dataset, numbers), options.workers)
+        for block, path in waiting:
+            some = _Some(samples, len(block))
+            write_safetensors(path, {"embeddings": embed(fast, some, **embed_options(options))})
+    return torch.cat([read_safetensors(path)[0]["embeddings"] for path in paths])
+
+
+class _Some:
+    """The next sequences of a data set, and how many there are."""
+
+    def __init__(self, samples: Iterator[Any], count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.count):
+            yield next(self.samples).sequence
+
+
+def _published(cfg: PretrainedCfg) -> str:
+    """One line on what stands in papers."""
+    numbers = {name: value for name, value in cfg.metrics.items() if name != "protocol"}
+    if not numbers:
+        return "published: no numbers for these weights"
+    shown = ", ".join(f"{name} {value}" for name, value in numbers.items())
+    measured = f" ({cfg.metrics['protocol']})" if "protocol" in cfg.metrics else ""
+    return f"published for {cfg.name}, in percent: {shown}{measured}"

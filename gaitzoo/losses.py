@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.distillation import EmbeddingDistillation
 
 __all__ = [
+    "EmbeddingDistillation",
     "HardnessExclusionTripletLoss",
     "PartCrossEntropyLoss",
     "PartTripletLoss",

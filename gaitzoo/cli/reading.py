@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gaitzoo.data.files import SequencePath
@@ -77,7 +78,10 @@ def in_order(items: Dataset[T], workers: int = 0) -> Iterator[T]:
         items: Of known length.
         workers: Processes that make items ahead; 0 = this one makes them.
     """
-    return iter(DataLoader(items, batch_size=1, num_workers=workers, collate_fn=_alone))
+    own = torch.Generator()  # or the loader draws a seed from everybody's
+    return iter(
+        DataLoader(items, batch_size=1, num_workers=workers, collate_fn=_alone, generator=own)
+    )
 
 
 def _alone(batch: list[Any]) -> Any:

@@ -129,7 +129,7 @@ def test_every_tag_says_what_people_must_know(name):
         assert len(cfg.paper) > 20 or not cfg.metrics
         assert len(cfg.input_size) == 2
         # Walkers are shipped without their classifier, some authors train without one.
-        has_none = cfg.tag == "walkers" or name in ("gaitpart", "gaitset", "gln")
+        has_none = cfg.tag == "walkers" or name in ("foundationgait", "gaitpart", "gaitset", "gln")
         has_none = has_none or entries.find_architecture(name).model_class.classifier_key is None
         assert cfg.num_classes > 0 or has_none
         if cfg.metrics:

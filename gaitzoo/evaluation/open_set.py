@@ -126,14 +126,17 @@ class ErrorCurve:
     def plot_det(self, path: str | Path | None = None) -> Figure:
         """Draws both error rates against each other on logarithmic axes (matplotlib).
 
+        No error at all is drawn as half an error: 0 has no place on such axes.
+
         Args:
             path: Picture to write, if wanted.
         """
         from gaitzoo.evaluation.plots import draw_curves, save
 
         _, false_positive, false_negative = self.points()
-        shown = (false_positive > 0) & (false_negative > 0)
-        curves = {"DET": (_percent(false_positive[shown]), _percent(false_negative[shown]))}
+        false_positive = np.maximum(false_positive, 0.5 / len(self.non_mated))
+        false_negative = np.maximum(false_negative, 0.5 / len(self.mated))
+        curves = {"DET": (_percent(false_positive), _percent(false_negative))}
         labels = f"{self.names[0]}, %", f"{self.names[1]}, %"
         axes = {"xscale": "log", "yscale": "log"}
         return save(draw_curves(curves, "detection error trade-off", *labels, **axes), path)

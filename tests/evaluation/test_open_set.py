@@ -122,6 +122,12 @@ def test_curves_are_drawn(name, tmp_path):
     assert "false match rate" in x_label
 
 
+def test_perfect_curve_is_drawn_too(tmp_path):
+    curve = open_set.verification_errors(torch.tensor([[0.1, 0.9]]), [0], [0, 1])
+    figure = curve.plot_det(tmp_path / "det.png")
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[50.0, 50.0], [100.0, 50.0]]
+
+
 def test_normalisation_equals_loops():
     generator = np.random.default_rng(7)
     d, q, g = (torch.from_numpy(generator.random(s)) for s in ((4, 5), (4, 9), (5, 9)))

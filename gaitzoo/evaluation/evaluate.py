@@ -32,8 +32,8 @@ from gaitzoo.metrics import CrossViewRank1
 
 __all__ = ["evaluate"]
 
-# Pairs whose distances are held at once, 4 bytes each: what is done for the gallery is done anew for
-# every block of probes.
+# Pairs whose distances are held at once, 4 bytes each. Every block of probes goes through the whole
+# gallery anew.
 _PAIRS_AT_ONCE = {"cpu": 2**26, "accelerator": 2**27}
 # Pairs that are ranked at once, with temporary results of some 30 bytes each.
 _PAIRS_RANKED_AT_ONCE = 2**24

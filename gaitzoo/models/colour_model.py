@@ -246,7 +246,7 @@ class ColourModel(MaxPooled):
             raise ValueError("expected a model with an encoder, got one with encoder=None")
         x, lengths = self.prepare(rgb, lengths)
         # Frame by frame of the encoder: what is past the end is computed of zeros, then zeroed.
-        return mask_fill(to_sequences(self._see(to_frames(x)), len(x)), lengths)
+        return mask_fill(to_sequences(self._see(to_frames(x)), x.shape[0]), lengths)
 
     def _see(self, frames: Tensor) -> Tensor:
         """Features ``[B, F, h, w]`` of frames, at most ``chunk_frames`` at a time."""
@@ -273,7 +273,7 @@ class ColourModel(MaxPooled):
         """
         x, lengths = self.prepare(silhouettes, lengths)
         if torch.compiler.is_compiling():
-            maps = to_sequences(self.frame_maps(self._see(to_frames(x))), len(x))
+            maps = to_sequences(self.frame_maps(self._see(to_frames(x))), x.shape[0])
             highest = masked_max(maps, lengths)
         else:
             highest = self._highest(x, lengths)

@@ -103,7 +103,7 @@ class Dinov2Encoder(nn.Module):
         rows, columns = (n // self.patch_size for n in images.shape[2:])
         embeddings = self.vit.embeddings
         tokens = embeddings.patch_embeddings(images)
-        tokens = torch.cat([embeddings.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([embeddings.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + self._positions(rows, columns).to(tokens.dtype)
         found = []
         for layer in self.vit.encoder.layer:

@@ -1,6 +1,7 @@
 """gaitzoo: gait recognition models in PyTorch. Silhouettes in, identity embeddings out."""
 
 from gaitzoo import losses, metrics, synthetic, testing
+from gaitzoo.data import corruptions
 from gaitzoo.data.batch_samplers import PKBatchSampler
 from gaitzoo.data.batches import pad_sequences
 from gaitzoo.data.check import SilhouetteReport, check_silhouettes
@@ -36,7 +37,7 @@ from gaitzoo.data.tracking import TrackOptions, TrackStream, extract_tracks
 from gaitzoo.data.tracks import Track
 from gaitzoo.data.transforms import ModalityTransform, create_transform
 from gaitzoo.data.video import Video, VideoFrame, VideoWarning, read_video
-from gaitzoo.evaluation import open_set
+from gaitzoo.evaluation import open_set, robustness
 from gaitzoo.evaluation.bootstrap import Interval, cluster_bootstrap
 from gaitzoo.evaluation.evaluate import evaluate
 from gaitzoo.evaluation.protocols import Condition, GaitProtocol
@@ -60,6 +61,7 @@ from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.joint_attention import JointAttention
+from gaitzoo.layers.low_rank import add_lora, merge_lora
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_mlp import PartMLP
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
@@ -258,8 +260,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "VideoWarning",
     "WindowTransformerBlock",
     "XGait",
+    "add_lora",
     "check_silhouettes",
     "cluster_bootstrap",
+    "corruptions",
     "cosine_momentum",
     "create_model",
     "create_transform",
@@ -288,6 +292,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "load_sequence",
     "load_silhouettes",
     "losses",
+    "merge_lora",
     "metrics",
     "mix_probabilities",
     "model_entrypoint",
@@ -301,6 +306,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "record_args",
     "register_model",
     "reverse_time",
+    "robustness",
     "save_tracks",
     "split_people",
     "swap_joints",

@@ -48,13 +48,19 @@ def draw_curves(
     return figure
 
 
-def draw_matrix(values: Tensor, names: tuple[Sequence[Any], Sequence[Any]], title: str) -> Figure:
-    """Draws Rank-1 in percent by view of the probe (rows) and of the gallery (columns).
+def draw_matrix(
+    values: Tensor,
+    names: tuple[Sequence[Any], Sequence[Any]],
+    title: str,
+    axes: tuple[str, str] = ("view of the gallery", "view of the probe"),
+) -> Figure:
+    """Draws scores in percent, by default by view of the probe (rows) and of the gallery (columns).
 
     Args:
         values: ``[rows, columns]``; NaN cells stay empty.
         names: Of the rows and of the columns.
         title: Above the matrix.
+        axes: What columns and rows are.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -63,7 +69,7 @@ def draw_matrix(values: Tensor, names: tuple[Sequence[Any], Sequence[Any]], titl
     plot = figure.add_subplot()
     # Cells of low recall are dark, and the scale is one for all pictures.
     image = plot.imshow(values.numpy(), vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    plot.set(title=title, xlabel="view of the gallery", ylabel="view of the probe")
+    plot.set(title=title, xlabel=axes[0], ylabel=axes[1])
     plot.set_xticks(range(len(names[1])), [str(name) for name in names[1]], rotation=60)
     plot.set_yticks(range(len(names[0])), [str(name) for name in names[0]])
     for row, cells in enumerate(values.tolist()):

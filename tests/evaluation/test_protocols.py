@@ -10,7 +10,7 @@ import torch
 from test_metrics import CASES, METRIC, casia_b, features
 
 import gaitzoo
-import gaitzoo.evaluation.evaluate as module
+import gaitzoo.evaluation.comparison as module
 from gaitzoo.evaluation.protocols import PROTOCOLS
 from gaitzoo.metrics import part_distances
 

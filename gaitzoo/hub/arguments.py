@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,14 @@ def check_arguments(name: str, pretrained: bool, checkpoint_path: str | Path | N
         )
 
 
-def own_arguments(model_args: Mapping[str, Any]) -> dict[str, Any]:
+def own_arguments(
+    model_args: Mapping[str, Any], none_counts: Collection[str] = ()
+) -> dict[str, Any]:
     """Arguments of a model without those that are ``None``, under the names they have here.
 
     Args:
         model_args: As the user wrote them.
+        none_counts: Names of arguments of which ``None`` is a value of its own.
 
     Raises:
         ValueError: If an argument is there under both of its names.
@@ -65,7 +68,7 @@ def own_arguments(model_args: Mapping[str, Any]) -> dict[str, Any]:
         >>> own_arguments({"in_chans": 3, "channels": None})
         {'in_channels': 3}
     """
-    given = {key: value for key, value in model_args.items() if value is not None}
+    given = {k: value for k, value in model_args.items() if value is not None or k in none_counts}
     for alias, own in _ALIASES.items():
         if alias in given:
             value = given.pop(alias)

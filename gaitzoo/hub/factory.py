@@ -23,7 +23,7 @@ from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.conversion import StateDict
 from gaitzoo.models.features import GaitFeatures
-from gaitzoo.models.registry import find_architecture
+from gaitzoo.models.registry import find_architecture, is_model
 from gaitzoo.models.walkers import warn_of_walkers
 
 __all__ = ["LicenseWarning", "create_model", "model_entrypoint"]
@@ -124,8 +124,10 @@ def create_model(
         raise ValueError("expected features_only=True with out_indices, got features_only=False")
     if features_only:
         num_classes = 0
-    model_args = own_arguments(model_args)
     scheme, _, location = name.partition(":")
+    built = name.partition(".")[0]
+    kind = find_architecture(built).model_class if is_model(built) else None
+    model_args = own_arguments(model_args, getattr(kind, "none_counts", ()))
     if scheme in ("hf-hub", "local-dir"):
         others = {
             "checkpoint_path": checkpoint_path,

@@ -121,7 +121,7 @@ class BigGait(ColourModel):
         self.encoder_layers, joined = tuple(encoder_layers), len(encoder_layers) * width
         self.width = width
         if self.encoder is None:
-            self.in_channels = joined + width
+            self.in_channels = self.num_joined
         self.mask_branch = MaskBranch(width)
         self.denoising = TokenBranch(joined, stream_channels, hidden)
         self.appearance = TokenBranch(joined, stream_channels)
@@ -138,6 +138,11 @@ class BigGait(ColourModel):
         for part in (self.part_stem, self.appearance_stem, self.fusion, self.blocks):
             init_weights(part)
         self.freeze(until="denoising")
+
+    @property
+    def num_joined(self) -> int:
+        """See :attr:`ColourModel.num_joined`."""
+        return (len(self.encoder_layers) + 1) * self.width
 
     def join_maps(self, maps: list[Tensor], normed: Tensor) -> Tensor:
         """See :meth:`ColourModel.join_maps`: four blocks, then the last after its norm."""

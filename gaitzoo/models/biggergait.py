@@ -116,8 +116,9 @@ class BiggerGait(ColourModel):
                 f"number of groups, got {group_layers} and {num_heads}"
             )
         self.width, self.num_groups, self.num_heads = width, depth // group_layers, num_heads
+        self.depth = depth
         if self.encoder is None:
-            self.in_channels = depth * width
+            self.in_channels = self.num_joined
         self.mask_branch = MaskBranch(width)
         self.branches = nn.ModuleList(
             TokenBranch(group_layers * width, stream_channels, hidden)
@@ -139,6 +140,11 @@ class BiggerGait(ColourModel):
         self.num_features = part_channels
         init_weights(self.networks)
         self.freeze(until="branches")
+
+    @property
+    def num_joined(self) -> int:
+        """See :attr:`ColourModel.num_joined`."""
+        return self.depth * self.width
 
     def join_maps(self, maps: list[Tensor], normed: Tensor) -> Tensor:
         """See :meth:`ColourModel.join_maps`: all blocks, none after a norm."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import BatchNorm1d, Linear
+from typing_extensions import Self
 
 from gaitzoo.data.colours import standardize
 from gaitzoo.layers.checks import check_size, shape_of
@@ -17,6 +19,9 @@ from gaitzoo.models.dinov2 import KNOWN_ENCODERS, Dinov2Encoder
 from gaitzoo.models.max_pooled import MaxPooled
 
 __all__ = ["ColourModel", "MaskBranch", "TokenBranch", "layer_norm_maps", "resized"]
+
+# What encoder=None leaves out.
+_DEFAULT_ENCODER = "facebook/dinov2-small"
 
 
 class TokenBranch(nn.Module):
@@ -122,8 +127,10 @@ class ColourModel(MaxPooled):
         chunk_frames: Most frames that are computed at a time in eval mode.
         image_size: Height and width of the images that DINOv2 sees, pixels.
         map_size: Height and width of the maps that the network behind it reads, pixels.
+        none_counts: Arguments of which ``None`` does not mean the default.
     """
 
+    none_counts: ClassVar[tuple[str, ...]] = ("encoder",)
     encoder: Dinov2Encoder | None
     chunk_frames: int
     image_size: tuple[int, int]
@@ -158,7 +165,7 @@ class ColourModel(MaxPooled):
             if pretrained:
                 raise ValueError("expected an encoder with encoder_pretrained=True, got None")
             self.encoder, self.modalities = None, ("features",)
-            fields = KNOWN_ENCODERS["facebook/dinov2-small"]
+            fields = KNOWN_ENCODERS[_DEFAULT_ENCODER]
             channels, depth, patch = (
                 fields[key] for key in ("hidden_size", "num_hidden_layers", "patch_size")
             )
@@ -247,6 +254,36 @@ class ColourModel(MaxPooled):
         x, lengths = self.prepare(rgb, lengths)
         # Frame by frame of the encoder: what is past the end is computed of zeros, then zeroed.
         return mask_fill(to_sequences(self._see(to_frames(x)), x.shape[0]), lengths)
+
+    def drop_encoder(self) -> Self:
+        """Lets go of DINOv2: the model then reads features, as one built with ``encoder=None``.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: If it has none, or one of another structure than ``encoder=None`` stands
+                for, so that the model could not be saved.
+        """
+        if self.encoder is None:
+            raise ValueError("expected a model with an encoder, got one with encoder=None")
+        if self.model_args["encoder"] != _DEFAULT_ENCODER:
+            raise ValueError(
+                f"expected a model with {_DEFAULT_ENCODER} to leave it out, got "
+                f"{self.model_args['encoder']!r}"
+            )
+        size = self.map_size[0] // 2, self.map_size[1] // 2
+        self.encoder, self.modalities, self.in_channels = None, ("features",), self.num_joined
+        self.model_args = {**self.model_args, "encoder": None}
+        self.pretrained_cfg = replace(
+            self.pretrained_cfg, modalities=self.modalities, input_size=size
+        )
+        return self
+
+    @property
+    def num_joined(self) -> int:
+        """F, channels of the features."""
+        raise NotImplementedError(f"{type(self).__name__} defines no num_joined")
 
     def _see(self, frames: Tensor) -> Tensor:
         """Features ``[B, F, h, w]`` of frames, at most ``chunk_frames`` at a time."""

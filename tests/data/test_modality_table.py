@@ -49,7 +49,8 @@ def test_channels_first_and_padding_masked(name):
     prepared, lengths = modality.prepare(x, torch.tensor([5, 3]))
     assert lengths is not None
     assert lengths.tolist() == [5, 3]
-    assert prepared.shape[:3] == (2, modality.channels or 1, 5)
+    channels = modality.channels or (3 if modality.has_channel_axis else 1)
+    assert prepared.shape[:3] == (2, channels, 5)
     assert (prepared[1, :, 3:] == modality.padding).all()
     sequence = modality.prepare(x[:1])[0][0]
     assert torch.equal(prepared[0], sequence)

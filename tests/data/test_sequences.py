@@ -112,11 +112,11 @@ def test_broken_and_unfit_images_are_refused(tmp_path):
     (tmp_path / "rgb" / "001.png").write_bytes(b"\x89PNG cut off")
     with pytest.raises(ValueError, match=r"readable image .*001\.png"):
         load_sequence(tmp_path, "rgb")
-    Image.fromarray(np.zeros((9, 4, 3), dtype=np.uint8)).save(tmp_path / "rgb" / "001.png")
-    with pytest.raises(
-        ValueError, match=r"one size, got \[8, 4, 3\] in .*000.* and \[9, 4, 3\] in"
-    ):
-        load_sequence(tmp_path, "rgb")
+    images(tmp_path / "sizes", np.zeros((3, 8, 4), dtype=np.uint8))
+    other = tmp_path / "sizes" / "001.png"
+    Image.fromarray(np.zeros((9, 4), dtype=np.uint8)).save(other)
+    with pytest.raises(ValueError, match=r"one size, got \[8, 4\] in .*000.* and \[9, 4\] in"):
+        load_sequence(tmp_path / "sizes", "parsing")
     images(tmp_path / "parsing", np.zeros((3, 8, 4, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="grey or palette image, got mode RGB"):
         load_sequence(tmp_path, "parsing")

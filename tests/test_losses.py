@@ -18,6 +18,7 @@ from gaitzoo.losses import (
     HardnessExclusionTripletLoss,
     PartCrossEntropyLoss,
     PartTripletLoss,
+    SupConDistanceLoss,
     gather_across_processes,
 )
 
@@ -372,3 +373,34 @@ def test_hardness_exclusion_leaves_out_the_farthest():
     assert HardnessExclusionTripletLoss()(line, labels) < 1 < PartTripletLoss()(line, labels)
     with pytest.raises(ValueError, match="ratio of 0 or more"):
         HardnessExclusionTripletLoss(ratio=-1)
+
+
+def contrast_of_anchors(embeddings, labels):
+    """The contrastive loss of one part, one anchor and one pair after the other."""
+    unit = [x / x.norm() for x in embeddings]
+    losses = []
+    for i, anchor in enumerate(unit):
+        scores = {j: -(anchor - x).norm() / 0.01 for j, x in enumerate(unit) if j != i}
+        log_total = torch.stack(list(scores.values())).logsumexp(0)
+        positives = [j for j in scores if labels[j] == labels[i]]
+        each = [-(scores[j] - log_total) for j in positives]
+        losses.append(sum(each) / len(each) if each else torch.tensor(0.0))
+    counted = [loss for loss in losses if loss > 0]
+    return sum(counted) / len(counted) if counted else torch.tensor(0.0)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 1, 2], [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 0]])
+def test_contrastive_loss_against_loops(labels):
+    embeddings = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    loss = SupConDistanceLoss()(embeddings, torch.tensor(labels))
+    wanted = sum(contrast_of_anchors(embeddings[:, p], labels) for p in range(3)) / 3
+    torch.testing.assert_close(loss, wanted.to(loss), rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(loss, embeddings)
+    assert gradient.isfinite().all()
+    if wanted > 0:
+        torch.testing.assert_close(gradient, torch.autograd.grad(wanted, embeddings)[0])
+
+
+def test_contrastive_loss_refuses_temperatures_of_none():
+    with pytest.raises(ValueError, match="temperature above 0"):
+        SupConDistanceLoss(0)

@@ -22,13 +22,21 @@ from gaitzoo.metrics import part_distances, rank_k, same_view_mask
 from gaitzoo.models.base import GaitModel
 from gaitzoo.synthetic import SyntheticWalkers, WalkerSample
 
-__all__ = ["CONDITIONS", "Trial", "add_demo", "try_on_walkers"]
+__all__ = [
+    "CONDITIONS",
+    "FIRST_IDENTITY",
+    "FRAMES",
+    "VIEWS",
+    "Trial",
+    "add_demo",
+    "try_on_walkers",
+]
 
 CONDITIONS = ("normal", "bag", "coat")
 VIEWS = (54, 90)
 FRAMES = 24  # about one gait cycle
 # The weights that come with the library were trained on the first people of a seed.
-_FIRST_IDENTITY = 500_000
+FIRST_IDENTITY = 500_000
 _ELEVATION = (0.0, 30.0)  # degrees that the cameras look down
 _PICTURE = "gaitzoo-demo.png"
 _PROBES_SHOWN = 12
@@ -180,7 +188,7 @@ def _render(
         # Walkers are at least 16 pixels wide; a square is cut to a narrower input.
         size=(height, width if width >= 16 else max(16, height)),
         seed=seed,
-        first_identity=_FIRST_IDENTITY,
+        first_identity=FIRST_IDENTITY,
         elevation=_ELEVATION,
     )
     clips_each = len(walkers) // num_identities

@@ -22,6 +22,7 @@ from gaitzoo.cli.identify import add_identify
 from gaitzoo.cli.join import add_join
 from gaitzoo.cli.models import add_models
 from gaitzoo.cli.prepare import add_prepare
+from gaitzoo.cli.robustness import add_robustness
 from gaitzoo.cli.tracks import add_tracks
 from gaitzoo.models.cfg import PretrainedNotAvailable
 from gaitzoo.version import __version__
@@ -48,6 +49,7 @@ _COMMANDS = (
     add_join,
     add_identify,
     add_evaluate,
+    add_robustness,
     add_tracks,
     add_export,
     add_demo,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import constants
 from torch import Tensor
 from torch.utils.data import Subset
@@ -23,13 +22,13 @@ from gaitzoo.cli.files import (
     say_weights,
 )
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
+from gaitzoo.cli.parts import Parts
 from gaitzoo.cli.reading import in_order
+from gaitzoo.cli.testset import add_dataset_options, listed_probes, scored_sequences
 from gaitzoo.data.datasets import GaitDataset
-from gaitzoo.data.layouts import LAYOUTS
 from gaitzoo.evaluation.evaluate import evaluate
 from gaitzoo.evaluation.protocols import PROTOCOLS
 from gaitzoo.evaluation.submission import write_grew_submission
-from gaitzoo.hub.reading import read_safetensors, write_safetensors
 from gaitzoo.inference.embed import embed
 from gaitzoo.inference.inputs import align_with
 from gaitzoo.models.base import GaitModel
@@ -37,8 +36,6 @@ from gaitzoo.models.cfg import PretrainedCfg
 
 __all__ = ["add_evaluate"]
 
-_PART = 256  # sequences that a kill may cost
-_HAS_RULE = ("casiab", "oumvlp", "grew")  # data sets with a test split without a partition file
 _UNKNOWN = "unknown"  # identity of those whose name is kept by the publishers
 _EXAMPLES = """\
   gaitzoo evaluate --model gaitbase.casiab --data CASIA-B/ --protocol casiab
@@ -56,20 +53,7 @@ def add_evaluate(commands: Any) -> None:
     )
     command.add_argument("--data", required=True, metavar="DIR", help="the data set")
     command.add_argument("--protocol", required=True, choices=tuple(PROTOCOLS))
-    command.add_argument(
-        "--layout",
-        metavar="NAME",
-        help=f"how folders stand: {', '.join(LAYOUTS)}, or a path such as "
-        "'cam_{view}/{identity}/{type}' (default: by their names)",
-    )
-    command.add_argument(
-        "--partition", metavar="FILE", help="OpenGait's list of people for training and testing"
-    )
-    command.add_argument(
-        "--split",
-        choices=("train", "test", "all"),
-        help="people to score (default: test, where a partition or the data set says who that is)",
-    )
+    add_dataset_options(command)
     command.add_argument(
         "--metric",
         choices=("euclidean", "cosine"),
@@ -114,7 +98,7 @@ def _run(options: argparse.Namespace) -> None:
     if "views" in outputs and "cross_view" not in PROTOCOLS[options.protocol].pairs:
         raise ValueError(f"expected a protocol by views with --views, got {options.protocol}")
     model, weights = load_model(options)
-    dataset = _dataset(options, model)
+    dataset = scored_sequences(options, model.modalities, align_with(model))
     known = describe_weights(options, model, weights)
     embeddings = _embed(options, model, dataset, known["weights_sha256"])
     records = dataset.records
@@ -132,7 +116,9 @@ def _run(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         types=types,
         views=views,
-        probes=_probes(dataset, options) if PROTOCOLS[options.protocol].listed else None,
+        probes=listed_probes(dataset, options.protocol)
+        if PROTOCOLS[options.protocol].listed
+        else None,
         metric=metric,
         rerank=options.rerank,
         bootstrap=options.bootstrap,
@@ -162,35 +148,6 @@ def _run(options: argparse.Namespace) -> None:
         note(f"wrote {path}")
 
 
-def _dataset(options: argparse.Namespace, model: GaitModel) -> GaitDataset:
-    """The sequences to score."""
-
-    def read(split: str | None) -> GaitDataset:
-        several = len(model.modalities) > 1
-        return GaitDataset(
-            options.data,
-            options.layout,
-            modalities=model.modalities if several else model.modalities[0],
-            split=split,
-            partition=options.partition if split is not None else None,
-            transform=align_with(model),
-        )
-
-    if options.split is None and options.partition is None:
-        dataset = read(None)
-        return read("test") if dataset.layout in _HAS_RULE else dataset
-    return read(None if options.split == "all" else options.split or "test")
-
-
-def _probes(dataset: GaitDataset, options: argparse.Namespace) -> list[str]:
-    if not dataset.probe:
-        raise ValueError(
-            f"expected a list of probes for {options.protocol}, got none; pass --partition with a "
-            "file that has PROBE_SET"
-        )
-    return sorted(dataset.probe)
-
-
 def _embed(
     options: argparse.Namespace, model: GaitModel, dataset: GaitDataset, weights: str
 ) -> Tensor:
@@ -201,24 +158,21 @@ def _embed(
             facts = path.stat()
             digest.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     cache = Path(options.cache or Path(constants.HF_ASSETS_CACHE) / "gaitzoo" / "embeddings")
-    folder = cache.expanduser() / digest.hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    blocks = [
-        range(start, min(start + _PART, len(dataset))) for start in range(0, len(dataset), _PART)
-    ]
-    paths = [folder / f"{block.start:08d}.safetensors" for block in blocks]
-    waiting = [pair for pair in zip(blocks, paths, strict=True) if not pair[1].is_file()]
-    if len(waiting) < len(blocks):
-        done = len(dataset) - sum(len(block) for block, _ in waiting)
+    run = digest.hexdigest()
+    folder = cache.expanduser() / run[:32]
+    parts = Parts(len(dataset), run, folder)
+    waiting = parts.waiting()
+    numbers = [number for block in waiting for number in block]
+    if len(numbers) < len(dataset):
+        done = len(dataset) - len(numbers)
         note(f"{done} of {len(dataset)} sequences were embedded before ({folder})")
     if waiting:
         fast = as_fast(options, model)
-        numbers = [number for block, _ in waiting for number in block]
         samples = in_order(Subset(dataset, numbers), options.workers)
-        for block, path in waiting:
+        for block in waiting:
             some = _Some(samples, len(block))
-            write_safetensors(path, {"embeddings": embed(fast, some, **embed_options(options))})
-    return torch.cat([read_safetensors(path)[0]["embeddings"] for path in paths])
+            parts.keep(block, embed(fast, some, **embed_options(options)))
+    return parts.joined()[0]
 
 
 class _Some:

@@ -6,6 +6,7 @@ Source: RobustGait (https://arxiv.org/abs/2511.13065); the constants are those o
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -193,6 +194,7 @@ def _linear_zoom(size: int, zooms: Tensor) -> Tensor:
     return (1 - distance).clamp(min=0)
 
 
+@functools.lru_cache(maxsize=128)
 def _spline_zoom(size: int, zoom: float) -> Tensor:
     """``[size, size]`` float64: one axis cut to its middle, and magnified to more than it was."""
     kept = math.ceil(size / zoom)
@@ -225,5 +227,6 @@ def _spline_matrix(size: int, zoomed: int) -> np.ndarray:
         return matrix
 
     places = np.linspace(0, size - 1, zoomed)
-    coefficients = np.linalg.inv(weights(np.arange(size, dtype=np.float64)))
-    return weights(places) @ coefficients
+    matrix = weights(places) @ np.linalg.inv(weights(np.arange(size, dtype=np.float64)))
+    # They fade within a few pixels to numbers that processors are slow with.
+    return np.where(np.abs(matrix) < 1e-12, 0, matrix)

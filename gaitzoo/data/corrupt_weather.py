@@ -241,8 +241,8 @@ class Occlusion(Corruption):
         upstream: Not used.
         occluder: What stands there: ``[4, h, w]``, red, green, blue and opacity as floats in
             [0, 1] or uint8, resized to the frame (bicubic, smoothed); or a function that is called
-            once per clip with height, width and generator and gives such a tensor; ``None`` = blobs
-            of one colour that cover 10, 20, 30, 40 or 50 % of the frame [inferred: the published
+            once per clip with height, width and generator and gives such a tensor; ``None`` = grey
+            blobs that cover 10, 20, 30, 40 or 50 % of the frame [inferred: the published
             lists of objects cut from COCO pictures are not public].
 
     Shapes:
@@ -313,7 +313,7 @@ def blob_occluder(
         width: Of the frame.
         generator: Source of the random numbers, on the CPU; ``None`` = torch's own.
         share: Of the pixels, from 0 to 1.
-        colour: Grey level in [0, 1]; ``None`` = a random colour.
+        colour: Grey level in [0, 1]; ``None`` = a random one.
 
     Returns:
         ``[4, height, width]`` floats in [0, 1]: red, green, blue, opacity (0 or 1).
@@ -331,10 +331,8 @@ def blob_occluder(
     field = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).flatten()
     covered = torch.zeros(height * width)
     covered[field.topk(round(share * height * width)).indices] = 1
-    shade = torch.full((3,), colour) if colour is not None else torch.rand(3, generator=generator)
-    return torch.cat([shade[:, None].expand(3, height * width), covered[None]]).reshape(
-        4, height, width
-    )
+    shade = torch.rand(1, generator=generator) if colour is None else torch.tensor([colour])
+    return torch.cat([shade.expand(3, height * width), covered[None]]).reshape(4, height, width)
 
 
 def _check_occluder(occluder: Tensor) -> None:

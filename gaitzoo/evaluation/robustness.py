@@ -128,8 +128,10 @@ class RobustnessBenchmark:
             :func:`corruption`, or :class:`gaitzoo.corruptions.SilhouetteCorruption`.
         seed: Of all random numbers.
         progress: Show a progress bar.
+        **embedding: Further arguments of :func:`gaitzoo.embed`, where ``embedder`` is a model.
 
     Raises:
+        TypeError: If there are further arguments for a function.
         ValueError: If an option is unknown, or mAP is asked for view by view.
 
     Example:
@@ -161,6 +163,7 @@ class RobustnessBenchmark:
         make: Callable[..., nn.Module] = corruption,
         seed: int = 0,
         progress: bool = True,
+        **embedding: Any,
     ) -> None:
         for name, value, known in (
             ("scenario", scenario, SCENARIOS),
@@ -175,7 +178,9 @@ class RobustnessBenchmark:
         if isinstance(embedder, GaitModel):
             align = align_with(embedder)
             metric = metric or embedder.pretrained_cfg.distance
-            embedder = partial(embed, embedder, progress=False)
+            embedder = partial(embed, embedder, progress=False, **embedding)
+        elif embedding:
+            raise TypeError(f"expected no {', '.join(embedding)} with a function as embedder")
         self.scenario = scenario
         self.progress = progress
         protocol = GaitProtocol(

@@ -34,6 +34,7 @@ from gaitzoo.synthetic.body import (
     vary_style,
 )
 from gaitzoo.synthetic.camera import Camera, SegmentationNoise, align, cut_limbs, film, outline_walk
+from gaitzoo.synthetic.colours import find_warm_colours, paint_walk
 from gaitzoo.synthetic.flesh import CONDITIONS, draw_outfit
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "SyntheticWalkers",
     "Walk",
     "WalkerSample",
+    "find_warm_colours",
+    "paint_walk",
     "render_walk",
     "sample_identity",
 ]
@@ -256,6 +259,7 @@ class SyntheticWalkers(Dataset[WalkerSample]):
         seed: Any non-negative integer; another seed gives other people.
         first_identity: Number of the first person, so that data sets with one seed can have
             disjoint people. People of different seeds or numbers never coincide.
+        aligned: As for :func:`render_walk`; not aligned frames are those of a standing camera.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -286,6 +290,7 @@ class SyntheticWalkers(Dataset[WalkerSample]):
         view_error: float = 5.0,
         seed: int = 0,
         first_identity: int = 0,
+        aligned: bool = True,
     ) -> None:
         check_seed(num_identities, "num_identities")
         check_seed(first_identity, "first_identity")
@@ -338,6 +343,7 @@ class SyntheticWalkers(Dataset[WalkerSample]):
         self.view_error = view_error
         self.seed = seed
         self.first_identity = first_identity
+        self.aligned = aligned
 
     def __len__(self) -> int:
         return self.num_identities * len(self.sequences) * len(self.views)
@@ -377,6 +383,7 @@ class SyntheticWalkers(Dataset[WalkerSample]):
             condition=condition,
             size=self.size,
             noise=self.noise,
+            aligned=self.aligned,
         )
         return WalkerSample(
             rendered.silhouettes, rendered.keypoints, label, condition, view, number

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ from gaitzoo.cli.files import (
 )
 from gaitzoo.cli.find import add_layout_options, check_paths, layout_of, name_sequences
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
+from gaitzoo.cli.parts import Parts, files_hash
 from gaitzoo.cli.reading import ClipReader, Taken, read_clips
 from gaitzoo.hub.reading import read_safetensors, write_safetensors
 from gaitzoo.inference.embed import embed
 
 __all__ = ["add_embed"]
 
-_PART = 256  # sequences that a kill may cost
-_NONE = torch.empty(0)  # a part, or a shard, of which nothing could be read
 _EXAMPLES = """\
   gaitzoo embed clips/ -o embeddings.safetensors
   gaitzoo embed walk.gif other.pkl -o two.safetensors --checkpoint trained.pt
@@ -119,7 +117,13 @@ def _run(options: argparse.Namespace) -> None:
             raise ValueError(f"expected {total} sequences or more for --shard, got fewer; use less")
     names = [name for name, _ in named]
     sequences = [sequence for _, sequence in named]
-    run = {"names": names, "fast": options.fast, "on_error": options.on_error, **known}
+    run = {
+        "names": names,
+        "files": files_hash(sequence.path for sequence in sequences),
+        "fast": options.fast,
+        "on_error": options.on_error,
+        **known,
+    }
     known["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
     if there and not options.force:
         if read_safetensors(output)[1].get("run") != known["run"]:
@@ -128,34 +132,23 @@ def _run(options: argparse.Namespace) -> None:
             )
         print(f"{output}: done already")
         return
-    parts = _Parts(output, known["run"]) if options.resume else None
-    size = _PART if options.resume else len(names)
-    blocks = [range(start, min(start + size, len(names))) for start in range(0, len(names), size)]
-    waiting = [
-        number for number in range(len(blocks)) if parts is None or not parts.is_done(number)
-    ]
-    unread = [sequences[index] for number in waiting for index in blocks[number]]
+    folder = output.with_name(f"{output.name}.parts") if options.resume else None
+    parts = Parts(len(names), known["run"], folder)
+    waiting = parts.waiting()
+    unread = [sequences[number] for block in waiting for number in block]
     clips = read_clips(ClipReader(unread, model), options.workers)
     fast = as_fast(options, model)
-    found: dict[int, tuple[Tensor, dict[int, str]]] = {}
-    for number in waiting:
-        block = blocks[number]
-        embeddings, skipped = _embed_some(fast, clips, block, options)
-        for index, reason in skipped.items():
-            note(f"{names[index]} was skipped: {reason}")
-        if parts is None:
-            found[number] = embeddings, skipped
-        else:
-            parts.write(number, embeddings, skipped)
-    if parts is not None:
-        found = {number: parts.read(number) for number in range(len(blocks))}
-    skipped = {index: text for _, lost in found.values() for index, text in lost.items()}
+    for block in waiting:
+        part, reasons = _embed_some(fast, clips, block, options)
+        for number, reason in reasons.items():
+            note(f"{names[number]} was skipped: {reason}")
+        parts.keep(block, part, reasons)
+    embeddings, skipped = parts.joined()
     if len(skipped) == len(names) and options.shard is None:
         raise ValueError(
             f"expected sequences that can be read, got {len(names)} that cannot; the first: "
             f"{skipped[0]}"
         )
-    embeddings = torch.cat([part for part, _ in found.values() if part.numel()] or [_NONE])
     metadata = {
         "names": json.dumps([name for i, name in enumerate(names) if i not in skipped]),
         "identities": json.dumps(
@@ -165,8 +158,7 @@ def _run(options: argparse.Namespace) -> None:
         **known,
     }
     write_safetensors(output, {"embeddings": embeddings}, metadata)
-    if parts is not None:
-        parts.remove()
+    parts.remove()
     print(f"{output}: embeddings {list(embeddings.shape)} for {len(embeddings)} sequence(s)")
     if skipped:
         print(f"skipped: {len(skipped)} of {len(names)} sequence(s), listed in the file's metadata")
@@ -183,43 +175,5 @@ def _embed_some(
     except ValueError:
         if len(taken.skipped) < len(block):
             raise
-        embeddings = _NONE
+        embeddings = torch.empty(0)
     return embeddings, {block[number]: reason for number, reason in taken.skipped.items()}
-
-
-class _Parts:
-    """What is done of an output, in a folder beside it.
-
-    Args:
-        output: The output.
-        run: Hash of all that the numbers depend on.
-    """
-
-    def __init__(self, output: Path, run: str) -> None:
-        self.folder = output.with_name(f"{output.name}.parts")
-        self.run = run
-        self.folder.mkdir(exist_ok=True)
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if read_safetensors(path)[1].get("run") != run:
-                raise ValueError(
-                    f"expected parts of this run in {self.folder}, got those of another (other "
-                    "sequences, weights or options); delete the folder, or choose another output"
-                )
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.safetensors"
-
-    def is_done(self, number: int) -> bool:
-        return self._path(number).is_file()
-
-    def write(self, number: int, embeddings: Tensor, skipped: dict[int, str]) -> None:
-        metadata = {"run": self.run, "skipped": json.dumps(skipped)}
-        write_safetensors(self._path(number), {"embeddings": embeddings}, metadata)
-
-    def read(self, number: int) -> tuple[Tensor, dict[int, str]]:
-        tensors, metadata = read_safetensors(self._path(number))
-        skipped = json.loads(metadata["skipped"])
-        return tensors["embeddings"], {int(index): text for index, text in skipped.items()}
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)

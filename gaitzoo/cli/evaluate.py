@@ -22,7 +22,7 @@ from gaitzoo.cli.files import (
     say_weights,
 )
 from gaitzoo.cli.options import add_command, add_model_options, embed_options, positive
-from gaitzoo.cli.parts import Parts
+from gaitzoo.cli.parts import Parts, files_hash
 from gaitzoo.cli.reading import in_order
 from gaitzoo.cli.testset import add_dataset_options, listed_probes, scored_sequences
 from gaitzoo.data.datasets import GaitDataset
@@ -152,13 +152,10 @@ def _embed(
     options: argparse.Namespace, model: GaitModel, dataset: GaitDataset, weights: str
 ) -> Tensor:
     """Embeddings of all sequences; those that an earlier run has made are read."""
-    digest = hashlib.sha256(f"{weights} {options.fast} {dataset.modalities}".encode())
-    for record in dataset.records:
-        for path in record.files.values():
-            facts = path.stat()
-            digest.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    files = files_hash(path for record in dataset.records for path in record.files.values())
+    known = f"{weights} {options.fast} {dataset.modalities} {files}"
+    run = hashlib.sha256(known.encode()).hexdigest()
     cache = Path(options.cache or Path(constants.HF_ASSETS_CACHE) / "gaitzoo" / "embeddings")
-    run = digest.hexdigest()
     folder = cache.expanduser() / run[:32]
     parts = Parts(len(dataset), run, folder)
     waiting = parts.waiting()

@@ -232,7 +232,7 @@ def test_shards_join_to_the_whole(run, raw, monkeypatch):
 def test_a_killed_run_goes_on(run, raw, monkeypatch):
     arguments = ["embed", "raw", *TINY, "--on-error", "skip"]
     assert run(*arguments, "-o", "whole.safetensors")[0] == 0
-    monkeypatch.setattr(cli_embed, "_PART", 2)
+    monkeypatch.setattr("gaitzoo.cli.parts._SIZE", 2)
     real, calls = cli_embed.embed, []
 
     def embed(model, clips, **options):
@@ -256,6 +256,10 @@ def test_a_killed_run_goes_on(run, raw, monkeypatch):
     torch.testing.assert_close(resumed["embeddings"], whole["embeddings"], rtol=0, atol=1e-5)
     assert metadata_of("out.safetensors") == metadata_of("whole.safetensors")
     assert "done already" in run(*resume)[1]
+    frame = raw / "001" / "nm-01" / "090" / "000.png"
+    frame.write_bytes((raw / "001" / "nm-02" / "090" / "001.png").read_bytes())
+    code, _, err = run(*resume)
+    assert (code, "is of another run" in err) == (2, True)
     os.rename("raw/001/nm-04", "raw/001/nm-05")
     code, _, err = run(*resume)
     assert (code, "is of another run" in err) == (2, True)

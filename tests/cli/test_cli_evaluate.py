@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from cli_world import TINY, identify, walk
+from dataset_trees import write_images
 
 import gaitzoo
 import gaitzoo.cli.evaluate as command
@@ -59,7 +61,7 @@ def test_evaluate_prints_tables_and_writes_files(run, casia):
 
 def test_killed_run_goes_on(run, casia, monkeypatch):
     """Parts that are done are not embedded again, and the numbers are those of one run."""
-    monkeypatch.setattr(command, "_PART", 10)
+    monkeypatch.setattr("gaitzoo.cli.parts._SIZE", 10)
     real, counts = command.embed, []
 
     def embed(model, some, **options):
@@ -91,6 +93,18 @@ def test_changed_data_is_embedded_again(run, casia):
     _, second, err = run(*evaluate())
     assert "embedded before" not in err
     assert first != second
+
+
+def test_frames_written_anew_are_embedded_again(run, casia):
+    """Folders keep their time when a frame in them is replaced."""
+    leaf = casia / "075" / "nm-01" / "000"
+    (leaf / "000.npy").unlink()
+    write_images(leaf, walk(1))
+    run(*evaluate())
+    times = leaf.stat()
+    write_images(leaf, walk(5))
+    os.utime(leaf, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "embedded before" not in run(*evaluate())[2]
 
 
 def test_metric_and_split_are_chosen(run, casia):

@@ -52,7 +52,9 @@ def add_tracks(commands: Any) -> None:
     command.add_argument(
         "--force", action="store_true", help="replace tracks that other settings gave"
     )
-    command.add_argument("--device", metavar="NAME", help="of the segmenter (default: cpu)")
+    command.add_argument(
+        "--device", metavar="NAME", help="of the segmenter (default: a GPU if there is one)"
+    )
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
     add_segmenter_options(command)
 
@@ -67,24 +69,42 @@ def _run(options: argparse.Namespace) -> None:
         try:
             rate = options.frame_rate if Path(path).is_dir() else None
             video = read_video(path, frame_rate=rate)
-            if root.resolve() == video.path.resolve().parent and not video.images:
-                raise ValueError(
-                    f"expected another folder than that of the video, got {root}: the MP4 to look "
-                    f"at would replace {path}"
-                )
+            _check_place(video, root)
             found = find_tracks(
                 options, video, root, identity=options.identity, force=options.force
             )
-        except ValueError as error:
+        except (ValueError, FileExistsError) as error:
             if len(options.videos) == 1:
                 raise
             failed.append(str(error))
             continue
         if not options.no_pictures:
             _draw_all(found, video)
+        elif not found.resumed:
+            _overlay(root, video).unlink(missing_ok=True)  # of earlier tracks
         _say(found)
     if failed:
         raise ValueError(f"{len(failed)} of {len(options.videos)} videos: {'; '.join(failed)}")
+
+
+def _check_place(video: Video, root: Path) -> None:
+    """Refuses folders in which a picture would replace or join what the user has."""
+    itself = video.path.resolve()
+    if root.resolve() == (itself if video.images else itself.parent):
+        raise ValueError(
+            f"expected another folder than that of the video, got {root}: pictures to look at "
+            f"would replace {video.path}, or be frames of it"
+        )
+    overlay = _overlay(root, video)
+    if overlay.exists() and not (root / f"{video.name}.jsonl").exists():
+        raise ValueError(
+            f"expected no file {overlay}, where the MP4 to look at is written, got one that is "
+            f"not of this command; choose another folder"
+        )
+
+
+def _overlay(root: Path, video: Video) -> Path:
+    return root / f"{video.name}.mp4"
 
 
 def _say(found: SavedTracks) -> None:
@@ -121,7 +141,7 @@ def _draw_all(found: SavedTracks, video: Video) -> None:
         path = found.root / f"{track['name']}.png"
         if not (found.resumed and path.exists()):
             _draw(track, found.root, path)
-    path = found.root / f"{found.video}.mp4"
+    path = _overlay(found.root, video)
     if not (found.resumed and path.exists()):
         write_overlay(video, found.tracks, found.root, path)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.data.segmentation import Segmenter
 from gaitzoo.data.tracking import TrackOptions, TrackStream
-from gaitzoo.data.tracks import Content, Track
+from gaitzoo.data.tracks import Content, Track, check_content, track_folder
 from gaitzoo.data.video import Video, read_video
 
 __all__ = ["SavedTracks", "save_tracks"]
+
+_ENDS = 1 << 20  # bytes; the index of a video stands in one of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +100,12 @@ def save_tracks(
     video = video if isinstance(video, Video) else read_video(video)
     options = options or TrackOptions()
     root = Path(root)
+    check_content(content)
+    track_folder(video.name, 0, identity)
     made_from = {
         "video": video.path.name,
-        "bytes": sum(file.stat().st_size for file in video.images or (video.path,)),
+        "content_of_video": _hash_of(video.images or (video.path,)),
+        "frame_rate": video.frame_rate,
         "segmenter": segmenter_name,
         "identity": identity,
         "content": content,
@@ -148,6 +155,19 @@ def save_tracks(
         lines = [json.dumps(line) for line in (first, *tracks)]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return SavedTracks(root, video.name, resumed=False, **found)
+
+
+def _hash_of(files: Sequence[Path]) -> str:
+    """SHA-256 of the sizes, beginnings and ends of files: little of a video of hours is read."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_ENDS))
+            file.seek(max(file.tell(), size - _ENDS))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _read(record: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from gaitzoo.data.video import Video, VideoFrame, read_video
 __all__ = ["TrackOptions", "TrackStream", "extract_tracks"]
 
 _CUTS = ("border", "occluded")  # what ends a track; other faults cost a frame
+_LAST_BITS = 1e-6  # seconds; they do not decide
 _LEAST_SHARPNESS = 0.3  # of the track's median
 
 
@@ -75,6 +76,7 @@ def extract_tracks(
     Raises:
         ValueError: If the video cannot be read, an argument is out of range, or the segmenter
             gives masks of another size or for another number of frames.
+        TypeError: If the segmenter gives anything but a list of ``FrameMasks``.
         ImportError: If PyAV or ``trackers`` is missing.
 
     Warns:
@@ -210,6 +212,14 @@ class TrackStream:
         left = iter(frames)
         while batch := list(islice(left, self._batch_frames)):
             found = self._segmenter(np.stack([frame.pixels for frame in batch]))
+            if not isinstance(found, Sequence) or not all(
+                isinstance(people, FrameMasks) for people in found
+            ):
+                raise TypeError(
+                    f"expected a list of FrameMasks from the segmenter, got "
+                    f"{type(found).__name__}{_kinds(found)}. Give one per frame, an empty one "
+                    f"where nobody is."
+                )
             if len(found) != len(batch):
                 raise ValueError(
                     f"expected the masks of {len(batch)} frames from the segmenter, got "
@@ -254,19 +264,18 @@ class TrackStream:
                     self._open[person].faults.append((frame.number, looked.fault))
                 continue
             view = self._open.get(person)
-            if view is not None and frame.time - view.times[-1] > self._options.max_gap:
+            if view is not None and self._is_too_late(frame, view):
                 yield from self._close([person])
             view = self._open.setdefault(person, _View())
             points = None if people.keypoints is None else people.keypoints[index]
             silhouette = _normalized(mask, box, self._options.size)
             view.add(frame, silhouette, box, looked, float(people.scores[index]), points)
         yield from self._close(
-            [
-                person
-                for person, view in self._open.items()
-                if frame.time - view.times[-1] > self._options.max_gap
-            ]
+            [person for person, view in self._open.items() if self._is_too_late(frame, view)]
         )
+
+    def _is_too_late(self, frame: VideoFrame, view: _View) -> bool:
+        return frame.time - view.times[-1] > self._options.max_gap + _LAST_BITS
 
     def _close(self, people: Iterable[int]) -> Iterator[Track]:
         """The tracks of views that end."""
@@ -286,8 +295,7 @@ class TrackStream:
             view.faults += [(number, name) for number in numbers]
         kept = np.flatnonzero(~blurred & ~odd)
         times = np.array(view.times)
-        # The last bits of times do not decide.
-        gaps = np.diff(times[kept]) > self._options.max_gap + 1e-6
+        gaps = np.diff(times[kept]) > self._options.max_gap + _LAST_BITS
         for part in np.split(kept, np.flatnonzero(gaps) + 1):
             if len(part) < self._options.min_frames:
                 self.left_out["too short"] += len(part)
@@ -344,6 +352,13 @@ class _View:
         self.sharpness.append(person.sharpness)
         self.scores.append(score)
         self.keypoints.append(None if keypoints is None else keypoints.astype(np.float32))
+
+
+def _kinds(found: object) -> str:
+    """What stands in a list that should hold FrameMasks."""
+    if not isinstance(found, Sequence):
+        return ""
+    return f" of {', '.join(sorted({type(entry).__name__ for entry in found}))}"
 
 
 def _chosen(people: FrameMasks, kept: np.ndarray) -> FrameMasks:

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -77,7 +77,7 @@ class Track:
     @property
     def name(self) -> str:
         """Video and number, as ``walk-003``."""
-        return f"{self.video}-{self.number:03d}"
+        return _track_name(self.video, self.number)
 
     def save(
         self,
@@ -115,12 +115,8 @@ class Track:
             ...     track.save(root, "ann").relative_to(root).as_posix()
             'ann/walk/003/003.pkl'
         """
-        if content == "silhouettes":
-            frames = self.silhouettes
-        elif content == "poses":
-            frames = self.keypoints
-        else:
-            raise ValueError(f'expected content "silhouettes" or "poses", got {content!r}.')
+        check_content(content)
+        frames = self.silhouettes if content == "silhouettes" else self.keypoints
         if frames is None:
             raise ValueError(
                 f"expected keypoints in track {self.name}, got none. Take a segmenter that finds "
@@ -141,10 +137,46 @@ class Track:
         Raises:
             ValueError: If ``identity`` is no name of a folder.
         """
-        name = self.name if identity is None else identity
-        if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0'):
-            raise ValueError(
-                f"expected an identity that can name a folder, got {name!r}. Leave out slashes, "
-                f"colons and a dot in front."
-            )
-        return f"{name}/{self.video}/{self.number:03d}"
+        return track_folder(self.video, self.number, identity)
+
+
+def check_content(content: str) -> None:
+    """Raises unless ``content`` is something that tracks are written as.
+
+    Args:
+        content: See :meth:`Track.save`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if content not in get_args(Content):
+        raise ValueError(f'expected content "silhouettes" or "poses", got {content!r}.')
+
+
+def track_folder(video: str, number: int, identity: str | None) -> str:
+    """The folder of a track below the root of a tree: ``id/type/view``.
+
+    Args:
+        video: Name of the video.
+        number: Of the track in the video.
+        identity: See :meth:`Track.save`.
+
+    Raises:
+        ValueError: If ``identity``, or ``video`` in its place, is no name of a folder.
+
+    Example:
+        >>> track_folder("walk", 3, "ann")
+        'ann/walk/003'
+    """
+    name = _track_name(video, number) if identity is None else identity
+    if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0'):
+        what = "a video (its tracks are named like it)" if identity is None else "an identity"
+        raise ValueError(
+            f"expected {what} that can name a folder, got {name!r}. Leave out slashes, "
+            f"colons and a dot in front."
+        )
+    return f"{name}/{video}/{number:03d}"
+
+
+def _track_name(video: str, number: int) -> str:
+    return f"{video}-{number:03d}"

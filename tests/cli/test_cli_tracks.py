@@ -1,6 +1,7 @@
 """``gaitzoo tracks``, and a video as the probe of ``gaitzoo identify``."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,9 @@ def test_tracks_are_written_with_pictures(run, street):
     code, printed, _ = run(*tracks("--min-frames", 49, "--force"))
     assert (code, "0 track(s)" in printed) == (0, True)
     assert sorted(entry.name for entry in out.iterdir()) == ["street.jsonl", "street.mp4"]
+    code, printed, _ = run(*tracks("--min-frames", 48, "--force", "--no-pictures"))
+    assert (code, "0 track(s)" in printed) == (0, True)
+    assert [entry.name for entry in out.iterdir()] == ["street.jsonl"]
 
 
 def test_a_video_is_identified(run, street):
@@ -96,6 +100,16 @@ def test_bad_videos_give_one_line(run, street):
     code, _, errors = run("tracks", "street.mp4", "-o", ".", "--masks", "masks", "-q")
     assert code == 2
     assert "expected another folder than that of the video" in errors
+    (street / "foreign").mkdir()
+    (street / "foreign" / "street.mp4").write_text("of somebody")
+    words = ["tracks", "street.mp4", "-o", "foreign", "--masks", "masks", "-q"]
+    code, _, errors = run(*words)
+    assert code == 2
+    assert f"expected no file {Path('foreign', 'street.mp4')}, where" in errors
+    assert (street / "foreign" / "street.mp4").read_text() == "of somebody"
+    code, _, errors = run("tracks", "masks", "-o", "masks", "--masks", "masks", "-q")
+    assert code == 2
+    assert "expected another folder than that of the video" in errors
     code, _, errors = run("tracks", "none.mp4", "-o", "out")
     assert (code, errors.count("\n")) == (2, 1)
 
@@ -111,4 +125,8 @@ def test_a_bad_video_among_good_ones_is_named_at_the_end(run, street, film, monk
     assert code == 2
     assert "street: 4 track(s)" in printed
     assert "error: 1 of 2 videos: expected a video in text.mp4, got" in errors
+    words = ["tracks", "street.mp4", "street.mp4", "-o", "out", "-q", "--no-pictures"]
+    code, printed, errors = run(*words, "--min-frames", "9")
+    assert code == 2
+    assert "error: 2 of 2 videos: expected tracks of street.mp4 with these settings" in errors
     assert not (street / "out" / "street.mp4").exists()

@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 import gaitzoo
 from gaitzoo import FrameMasks, TrackOptions, TrackStream, extract_tracks, save_tracks
 from gaitzoo.data import quality
+from gaitzoo.data.video import read_video
 from gaitzoo.synthetic import render_walk, sample_identity
 
 pytest.importorskip("av")
@@ -143,6 +144,24 @@ def test_short_gaps_are_bridged(leaving, missing, tracks):
     assert quick(leaving.path, leaving.oracle(), max_gap=0.0) == []
 
 
+@pytest.mark.parametrize("rate", [25, 30])
+def test_a_gap_of_just_max_gap_is_bridged_wherever_it_is(tmp_path, rate):
+    """Times of frames are no round numbers, and 0.4 s is a whole number of frames."""
+    for number in range(50):
+        Image.new("RGB", (40, 60)).save(tmp_path / f"{number}.png")
+    video = read_video(tmp_path, frame_rate=rate)
+    mask = np.zeros((1, 60, 40), bool)
+    mask[:, 5:55, 12:28] = True
+    known = FrameMasks(mask, np.ones(1), np.array([7]))
+    nobody = FrameMasks(mask[:0], np.ones(0), np.zeros(0, np.int64))
+    for missing, tracks in ((round(0.4 * rate) - 1, 1), (round(0.4 * rate), 2)):
+        for start in range(15, 36 - missing):
+            gone = range(start, start + missing)
+            found = iter([nobody if number in gone else known for number in range(50)])
+            cut = quick(video, lambda frames, left=found: [next(left) for _ in frames])
+            assert len(cut) == tracks
+
+
 def test_blurred_frames_are_dropped_and_counted(tmp_path, leaving):
     frames = leaving.frames.copy()
     for number in (30, 31, 60):
@@ -209,6 +228,9 @@ def test_batches_change_nothing(leaving, batch):
 def test_bad_segmenters_and_arguments_are_refused(leaving):
     with pytest.raises(ValueError, match="masks of 8 frames from the segmenter, got 0"):
         quick(leaving.path, lambda frames: [])
+    for found, got in (None, "NoneType"), ([None] * 8, "list of NoneType"):
+        with pytest.raises(TypeError, match=f"list of FrameMasks from the segmenter, got {got}"):
+            quick(leaving.path, lambda frames, found=found: found)
     empty = FrameMasks(np.zeros((0, 5, 5), bool), np.zeros(0))
     with pytest.raises(
         ValueError, match=r"frame's size \[160, 288\] from the segmenter, got \[5, 5\]"
@@ -327,6 +349,40 @@ def test_a_run_that_is_killed_leaves_nothing_that_counts(tmp_path, crossing):
         "street.jsonl",
     ]
     assert not (out / "street-000" / "street" / "009").exists()
+
+
+@pytest.mark.parametrize("change", ["frame rate", "pixels"])
+def test_another_video_of_the_same_name_and_size_is_noticed(tmp_path, change):
+    """Files of images without compression are all of one size."""
+    for folder in ("one", "other"):
+        (tmp_path / folder / "walk").mkdir(parents=True)
+        for number in range(2):
+            level = 9 * (folder == "other" and change == "pixels" and number == 1)
+            Image.new("L", (40, 60), level).save(tmp_path / folder / "walk" / f"{number}.bmp")
+
+    def nobody(frames):
+        return [FrameMasks(np.zeros((0, 60, 40), bool), np.zeros(0)) for _ in frames]
+
+    out = tmp_path / "out"
+    assert not save(tmp_path / "one" / "walk", out, nobody).resumed
+    assert save(tmp_path / "one" / "walk", out, nobody).resumed
+    rate = 10 if change == "frame rate" else None
+    with pytest.raises(FileExistsError, match=r"made with another (content_of_video|frame_rate) "):
+        save(read_video(tmp_path / "other" / "walk", frame_rate=rate), out, nobody)
+
+
+def test_bad_names_are_refused_before_the_video_is_read(tmp_path, leaving):
+    def never(frames):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="expected an identity that can name a folder, got 'a/b'"):
+        save(leaving.path, tmp_path / "out", never, identity="a/b")
+    with pytest.raises(ValueError, match='content "silhouettes" or "poses", got'):
+        save(leaving.path, tmp_path / "out", never, content="rgb")
+    odd = replace(read_video(leaving.path), path=tmp_path / "17:30.mp4")
+    with pytest.raises(ValueError, match=r"expected a video .* that can name a folder, got '17:30"):
+        save(odd, tmp_path / "out", never)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_name_is_for_one_person(tmp_path, crossing):

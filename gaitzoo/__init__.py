@@ -60,6 +60,7 @@ from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
+from gaitzoo.layers.hourglass import HourglassAttention, SBCFormerBlock
 from gaitzoo.layers.joint_attention import JointAttention
 from gaitzoo.layers.low_rank import add_lora, merge_lora
 from gaitzoo.layers.part_crops import PartCropEncoder
@@ -106,6 +107,14 @@ from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.parsinggait import ParsingGait
 from gaitzoo.models.pretraining import FoundationGaitPretrainer, PartInfoNCE, cosine_momentum
+from gaitzoo.models.radar_hmdd import (
+    RADAR_DIRECTIONS,
+    SBCFormer,
+    sbcformer_b,
+    sbcformer_l,
+    sbcformer_s,
+    sbcformer_xs,
+)
 from gaitzoo.models.registry import (
     get_pretrained_cfg,
     is_model,
@@ -180,6 +189,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "HSTLLevel",
     "HaarDownsample2d",
     "HorizontalPyramidPooling",
+    "HourglassAttention",
     "Identification",
     "Interval",
     "JointAttention",
@@ -217,6 +227,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PretrainedCfg",
     "PretrainedNotAvailable",
     "ProtocolResult",
+    "RADAR_DIRECTIONS",
     "RandomTrackletSampler",
     "RepresentationAggregator",
     "ResGCNBlock",
@@ -224,6 +235,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "SBCFormer",
+    "SBCFormerBlock",
     "SKELETONS",
     "SMPLGait",
     "SavedTracks",
@@ -308,6 +321,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "reverse_time",
     "robustness",
     "save_tracks",
+    "sbcformer_b",
+    "sbcformer_l",
+    "sbcformer_s",
+    "sbcformer_xs",
     "split_people",
     "swap_joints",
     "synthetic",

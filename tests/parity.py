@@ -85,6 +85,8 @@ def _as_inputs(inputs, modalities):
     Channels of one tensor are shared out among the maps that a model reads.
     """
     if len(inputs) == 1:
+        if find_modality(modalities[0]).time_axis is None:
+            return inputs[0][:, 0]
         batch = _as_batch(inputs[0])
         if len(modalities) == 1:
             return batch

@@ -12,6 +12,7 @@ from conftest import LISTED, SILHOUETTES, TINY, relative_error
 
 import gaitzoo
 from gaitzoo import MODALITIES
+from gaitzoo.data.batches import has_time
 from gaitzoo.models.registry import find_architecture
 from gaitzoo.testing.promises import PROMISES
 from gaitzoo.testing.trial import Skipped, Trial
@@ -46,6 +47,8 @@ def optional(model):
         yield "classes"
     if all(MODALITIES[name].bytes_mean == "none" for name in model.modalities):
         yield "grey_levels"
+    if not has_time(model.modalities):
+        yield "equal_lengths"
 
 
 def cases():

@@ -7,6 +7,7 @@ import torch
 from conftest import LISTED
 
 import gaitzoo
+from gaitzoo.data.batches import has_time
 from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.models.registry import find_architecture
 from gaitzoo.testing.trial import Trial
@@ -38,7 +39,8 @@ def test_shapes_on_the_meta_device(name):
         model = gaitzoo.create_model(name, num_classes=classes).eval()
         clips = each_tensor(example_sequence(model, 30), lambda x: torch.empty(2, *x.shape))
         output = model(clips)
-        with_lengths = model(clips, torch.empty(2, dtype=torch.int64))
+        lengths = torch.empty(2, dtype=torch.int64) if has_time(model.modalities) else None
+        with_lengths = model(clips, lengths)
     assert output.embeddings.shape == (2, model.num_parts, model.num_features)
     if name in ("gln.casiab", "gln.phase1") or not classes:
         # The first phase of GLN's training has no compact block, and so no classes.

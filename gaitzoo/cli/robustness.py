@@ -91,7 +91,7 @@ def add_robustness(commands: Any) -> None:
         help="1 (mild) to 5 (default: all)",
     )  # fmt: skip
     command.add_argument(
-        "--identities", type=positive, default=20, metavar="N", help="of walkers (default: 20)"
+        "--identities", type=positive, default=12, metavar="N", help="of walkers (default: 12)"
     )
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of all random numbers")
     command.add_argument("--picture", metavar="FILE", help=".png to write: heat map of the scores")

@@ -153,20 +153,21 @@ class Rain(Corruption):
 
     def corrupt(self, frames: Tensor) -> Tensor:
         """See :class:`Corruption`."""
-        clips, (height, width) = [], frames.shape[-2:]
-        for clip in frames:
-            drawn = [self._draw(height, width) for _ in clip] if self.upstream else None
-            slant, starts = self._draw(height, width) if drawn is None else drawn[0]
-            rained = []
+        height, width = frames.shape[-2:]
+        rained = frames.clone()
+        for clip in rained:
+            slant, starts = self._draw(height, width)
             for number, frame in enumerate(clip):
-                if drawn is None:
-                    fallen = starts + number * torch.tensor([self._length, slant])
-                    where = fallen.remainder(torch.tensor([height, width]))
-                else:
-                    slant, where = drawn[number]
-                rained.append(self._rained(frame, slant, where))
-            clips.append(torch.stack(rained))
-        return torch.stack(clips)
+                if self.upstream and number:
+                    slant, starts = self._draw(height, width)
+                elif number:
+                    fallen = starts + torch.tensor([self._length, slant])
+                    starts = fallen.remainder(torch.tensor([height, width]))
+                self._draw_drops(frame, slant, starts)
+        size = int(self.row((2, 4, 5, 6, 7)))
+        padded = pad_mirrored(rained.flatten(0, 2), size // 2, size - 1 - size // 2)
+        blurred = F.avg_pool2d(padded, size, stride=1).reshape(frames.shape)
+        return blurred * self.row((0.7, 0.7, 0.6, 0.55, 0.5))
 
     @property
     def _length(self) -> int:
@@ -181,17 +182,13 @@ class Rain(Corruption):
         starts[:, 1] += max(0, -slant)
         return slant, starts
 
-    def _rained(self, frame: Tensor, slant: int, starts: Tensor) -> Tensor:
+    def _draw_drops(self, frame: Tensor, slant: int, starts: Tensor) -> None:
         height, width = frame.shape[-2:]
         along = torch.arange(self._length + 1)
         y = starts[:, :1] + along
         x = starts[:, 1:] + (along * slant / self._length).round().long()
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        frame = frame.clone()
         frame[:, y[inside], x[inside]] = _DROP_GREY
-        size = int(self.row((2, 4, 5, 6, 7)))
-        padded = pad_mirrored(frame, size // 2, size - 1 - size // 2)
-        return F.avg_pool2d(padded, size, stride=1) * self.row((0.7, 0.7, 0.6, 0.55, 0.5))
 
 
 class Snow(Corruption):

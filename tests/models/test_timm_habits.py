@@ -121,7 +121,7 @@ def test_cfgs_can_be_replaced_and_overlaid():
     model = gaitzoo.create_model("dygait_tiny", pretrained_cfg_overlay=overlay)
     assert (model.num_classes, model.pretrained_cfg.notes) == (9, "ours")
     assert gaitzoo.model_info("dygait_tiny").num_classes == 5
-    with pytest.raises(TypeError, match=r"pretrained_cfg_overlay with fields among .*, got interpolation"):
+    with pytest.raises(TypeError, match=r"overlay with fields among .*, got interpolation"):
         gaitzoo.create_model("dygait_tiny", pretrained_cfg_overlay={"interpolation": 0.5})
     with pytest.raises(ValueError, match="at most, got pretrained_cfg"):
         gaitzoo.create_model("local-dir:somewhere", pretrained_cfg="grew")

@@ -1,10 +1,10 @@
 """Who is who from frame to frame.
 
 Boxes of the masks are followed by ByteTrack from ``trackers``
-(https://github.com/roboflow/trackers): Apache-2.0, a clean-room implementation with releases
-every few weeks, which takes the time of each frame. Looked at and not taken: ``supervision``, from
-which its makers moved the tracker to ``trackers``; ``motpy`` (MIT), without a release since 2021;
-``boxmot``, AGPL.
+(https://github.com/roboflow/trackers): Apache-2.0, a clean-room implementation with eight releases
+in 2026 up to September, which takes the time of each frame. Looked at and not taken:
+``supervision`` (MIT), from which its makers moved the tracker to ``trackers``; ``motpy`` (MIT),
+without a release since 2021; ``boxmot``, AGPL-3.0.
 
 Source: Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", 2022
 (https://arxiv.org/abs/2110.06864).

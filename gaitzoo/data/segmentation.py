@@ -66,7 +66,7 @@ class Segmenter(Protocol):
     before the first frame of a video.
     """
 
-    def __call__(self, frames: np.ndarray) -> list[FrameMasks]:
+    def __call__(self, frames: np.ndarray, /) -> list[FrameMasks]:
         """Segments frames.
 
         Args:

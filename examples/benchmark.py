@@ -61,6 +61,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "parsinggait": ("parsinggait.gait3d", {}),
     "xgait": ("xgait.gait3d", {}),
     "smplgait": ("smplgait.gait3d", {}),
+    "gaitgraph1": ("gaitgraph1.gait3d", {}),
+    "gaitgraph2": ("gaitgraph2.gait3d", {}),
+    "gaittr": ("gaittr.gait3d", {}),
 }
 WAYS = ("naive", "batched", "fused", "fused bf16", "compiled")
 

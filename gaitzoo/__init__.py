@@ -40,6 +40,8 @@ from gaitzoo.data.video import Video, VideoFrame, VideoWarning, read_video
 from gaitzoo.evaluation import open_set, robustness
 from gaitzoo.evaluation.bootstrap import Interval, cluster_bootstrap
 from gaitzoo.evaluation.evaluate import evaluate
+from gaitzoo.evaluation.open_set_results import OpenSetResult, OpenSetRow
+from gaitzoo.evaluation.open_set_run import evaluate_open_set
 from gaitzoo.evaluation.protocols import Condition, GaitProtocol
 from gaitzoo.evaluation.results import ProtocolResult, ScoreRow
 from gaitzoo.evaluation.submission import write_grew_submission
@@ -206,6 +208,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "ModalityTransform",
     "MotionClipAssembler",
     "MultiGaitPP",
+    "OpenSetResult",
+    "OpenSetRow",
     "OrderedSampler",
     "P3DHWDBlock",
     "P3dLayers",
@@ -282,6 +286,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "create_transform",
     "embed",
     "evaluate",
+    "evaluate_open_set",
     "export_onnx",
     "extract_tracks",
     "fill_empty_joints",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +20,20 @@ from gaitzoo.data.ranking import (
     join_matches,
     match_ranks,
 )
-from gaitzoo.evaluation.protocols import GaitProtocol
+from gaitzoo.evaluation.protocols import Condition, GaitProtocol
 
-__all__ = ["BY_VIEWS", "Comparison", "Ranked", "Sequences"]
+__all__ = [
+    "BY_VIEWS",
+    "Comparison",
+    "Probes",
+    "Ranked",
+    "Sequences",
+    "choose_sides",
+    "listed_sequences",
+]
+
+# Probes of protocols that list them: a bool for every sequence, or names.
+Probes: TypeAlias = Sequence[bool] | Sequence[str] | np.ndarray | Tensor | None
 
 # Pairs whose distances are held at once, 4 bytes each. Every block of probes goes through the whole
 # gallery anew.
@@ -140,8 +152,8 @@ class Comparison:
             groups = [slice(end - len(p), end) for end, p in zip(ends, places, strict=True)]
         first = torch.zeros(len(query), len(groups), dtype=torch.int64)
         blocks = []
-        for rows, distances in self._slices(query, gallery):
-            matches, excluded = self._pairs(query[rows], gallery, pairs)
+        for rows, distances in self.slices(query, gallery):
+            matches, excluded = self.pairs(query[rows], gallery, pairs)
             for number, columns in enumerate(groups):
                 first[rows, number] = first_match_ranks(
                     distances[:, columns], matches[:, columns], excluded[:, columns]
@@ -158,23 +170,23 @@ class Comparison:
         identity = data.codes[query].unique(return_inverse=True)[1]
         return Ranked(identity, row, first, row_names, column_names, len(gallery), values)
 
-    def _pairs(self, query: Tensor, gallery: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
-        """Which pairs are of one person, and which take no part."""
+    def pairs(self, query: Tensor, gallery: Tensor, setting: str) -> tuple[Tensor, Tensor]:
+        """Which pairs are of one person, and which take no part, ``[Q, G]`` bool each."""
 
         def equal(codes: Tensor) -> Tensor:
             return codes[query].to(self.device)[:, None] == codes[gallery].to(self.device)
 
         matches = equal(self.data.codes)
         excluded = equal(torch.arange(len(self.data.labels)))
-        if pairs.startswith("re_id"):
+        if setting.startswith("re_id"):
             alike = equal(self.data.view_codes)
-            if pairs == "re_id_types":
+            if setting == "re_id_types":
                 alike |= equal(self.data.type_codes)
             excluded |= matches & alike
         return matches, excluded
 
-    def _slices(self, query: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """The blocks in slices small enough to be ranked at once."""
+    def slices(self, query: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Distances ``[rows, G]``, of as many probes as can be ranked at once."""
         step = max(1, _PAIRS_RANKED_AT_ONCE // len(gallery))
         for rows, block in self._blocks(query, gallery):
             for start in range(0, len(block), step):
@@ -212,3 +224,50 @@ class Comparison:
             return part_distances(one, other, metric=metric)
 
         return rerank(between(sides[0], sides[0]), between(*sides), between(sides[1], sides[1]))
+
+
+def listed_sequences(
+    data: Sequences,
+    probes: Probes,
+    protocol: GaitProtocol,
+) -> np.ndarray | None:
+    """Which sequences are probes of the list, ``[N]`` bool; ``None`` without a list."""
+    if (probes is not None) != protocol.listed:
+        problem = "a list of probes, got none; pass" if protocol.listed else "no list, leave out"
+        raise ValueError(f"{protocol.name}: expected {problem} probes=")
+    if probes is None:
+        return None
+    listed = probes.tolist() if isinstance(probes, Tensor | np.ndarray) else list(probes)
+    if listed and all(type(each) is bool for each in listed):
+        if len(listed) != len(data.labels):
+            raise ValueError(f"expected {len(data.labels)} probes as bool, got {len(listed)}")
+        mask = np.array(listed, dtype=bool)
+    elif listed and all(isinstance(each, str) for each in listed):
+        if not data.types or not data.views:
+            raise ValueError("expected types= and views= to find probes by name; pass both")
+        names = zip(data.labels, data.types, data.views, strict=True)
+        found = [f"{a}-{b}-{c}" for a, b, c in names]
+        absent = {str(each) for each in listed} - set(found)
+        if absent:
+            raise ValueError(
+                f"expected every probe among the sequences, got {len(absent)} of {len(listed)} "
+                f"that are not, such as {min(absent)!r}; names are identity-type-view"
+            )
+        mask = np.isin(found, listed)
+    else:
+        raise TypeError("expected probes as bool per sequence or as names, got another type")
+    if mask.all() or not mask.any():
+        raise ValueError("expected probes and a gallery beside them, got one of both alone")
+    return mask
+
+
+def choose_sides(
+    data: Sequences, condition: Condition, protocol: GaitProtocol, listed: np.ndarray | None
+) -> tuple[Tensor, Tensor]:
+    """Numbers of the probes and of the gallery."""
+    types = data.types or [""] * len(data.labels)
+    query = protocol.choose(types, condition.query)
+    gallery = protocol.choose(types, condition.gallery)
+    if listed is not None:
+        query, gallery = query & listed, gallery & ~listed
+    return torch.from_numpy(query.nonzero()[0]), torch.from_numpy(gallery.nonzero()[0])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gaitzoo.data.distances import check_embeddings, check_metric
 from gaitzoo.data.ranking import Labels
 from gaitzoo.evaluation.bootstrap import check_resamples, resample_weights
-from gaitzoo.evaluation.comparison import BY_VIEWS, Comparison, Ranked, Sequences
-from gaitzoo.evaluation.protocols import Condition, GaitProtocol, find_protocol
+from gaitzoo.evaluation.comparison import (
+    BY_VIEWS,
+    Comparison,
+    Probes,
+    Ranked,
+    Sequences,
+    choose_sides,
+    listed_sequences,
+)
+from gaitzoo.evaluation.protocols import GaitProtocol, find_protocol
 from gaitzoo.evaluation.results import ProtocolResult, ScoreRow
 from gaitzoo.metrics import CrossViewRank1
 
@@ -29,7 +36,7 @@ def evaluate(
     protocol: str | GaitProtocol,
     views: Labels | None = None,
     types: Sequence[str] | None = None,
-    probes: Sequence[bool] | Sequence[str] | np.ndarray | Tensor | None = None,
+    probes: Probes = None,
     metric: str = "euclidean",
     rerank: bool = False,
     bootstrap: int = 0,
@@ -92,14 +99,14 @@ def evaluate(
             f"{protocol.name}; leave rerank out"
         )
     data = Sequences.checked(embeddings, labels, views, types, protocol)
-    listed = _listed(data, probes, protocol)
+    listed = listed_sequences(data, probes, protocol)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else embeddings.device
     comparison = Comparison(data, metric, rerank, torch.device(device))
     rows, missing = [], []
     used = torch.zeros(len(embeddings), dtype=torch.bool)
     for condition in protocol.conditions:
-        query, gallery = _choose(data, condition, protocol, listed)
+        query, gallery = choose_sides(data, condition, protocol, listed)
         if not len(query) or not len(gallery):
             missing.append(condition.name)
             continue
@@ -121,53 +128,6 @@ def evaluate(
         )
     unused = int((~used).sum())
     return ProtocolResult(protocol, metric, rerank, tuple(rows), tuple(missing), unused)
-
-
-def _listed(
-    data: Sequences,
-    probes: Sequence[bool] | Sequence[str] | np.ndarray | Tensor | None,
-    protocol: GaitProtocol,
-) -> np.ndarray | None:
-    """Which sequences are probes of the list, ``[N]`` bool; ``None`` without a list."""
-    if (probes is not None) != protocol.listed:
-        problem = "a list of probes, got none; pass" if protocol.listed else "no list, leave out"
-        raise ValueError(f"{protocol.name}: expected {problem} probes=")
-    if probes is None:
-        return None
-    listed = probes.tolist() if isinstance(probes, Tensor | np.ndarray) else list(probes)
-    if listed and all(type(each) is bool for each in listed):
-        if len(listed) != len(data.labels):
-            raise ValueError(f"expected {len(data.labels)} probes as bool, got {len(listed)}")
-        mask = np.array(listed, dtype=bool)
-    elif listed and all(isinstance(each, str) for each in listed):
-        if not data.types or not data.views:
-            raise ValueError("expected types= and views= to find probes by name; pass both")
-        names = zip(data.labels, data.types, data.views, strict=True)
-        found = [f"{a}-{b}-{c}" for a, b, c in names]
-        absent = {str(each) for each in listed} - set(found)
-        if absent:
-            raise ValueError(
-                f"expected every probe among the sequences, got {len(absent)} of {len(listed)} "
-                f"that are not, such as {min(absent)!r}; names are identity-type-view"
-            )
-        mask = np.isin(found, listed)
-    else:
-        raise TypeError("expected probes as bool per sequence or as names, got another type")
-    if mask.all() or not mask.any():
-        raise ValueError("expected probes and a gallery beside them, got one of both alone")
-    return mask
-
-
-def _choose(
-    data: Sequences, condition: Condition, protocol: GaitProtocol, listed: np.ndarray | None
-) -> tuple[Tensor, Tensor]:
-    """Numbers of the probes and of the gallery."""
-    types = data.types or [""] * len(data.labels)
-    query = protocol.choose(types, condition.query)
-    gallery = protocol.choose(types, condition.gallery)
-    if listed is not None:
-        query, gallery = query & listed, gallery & ~listed
-    return torch.from_numpy(query.nonzero()[0]), torch.from_numpy(gallery.nonzero()[0])
 
 
 def _cells(ranked: Ranked, hits: Tensor, counted: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -15,6 +15,7 @@ test with ``rates_at``: a threshold chosen on the test itself promises too much.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ErrorCurve", "as_norm", "identification_errors", "verification_errors", "z_norm"]
 
 _ROWS_AT_ONCE = 1024
+_POINTS = 5000  # of a curve that is drawn with all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +117,7 @@ class ErrorCurve:
         Args:
             path: Picture to write, if wanted.
         """
-        from gaitzoo.evaluation.plots import draw_curves, save
-
-        _, false_positive, false_negative = self.points()
-        curves = {"ROC": (_percent(false_positive), _percent(1 - false_negative))}
-        title = "receiver operating characteristic"
-        labels = f"{self.names[0]}, %", f"1 - {self.names[1]}, %"
-        return save(draw_curves(curves, title, *labels), path)
+        return draw_roc({"ROC": self}, path=path)
 
     def plot_det(self, path: str | Path | None = None) -> Figure:
         """Draws both error rates against each other on logarithmic axes (matplotlib).
@@ -131,15 +127,55 @@ class ErrorCurve:
         Args:
             path: Picture to write, if wanted.
         """
-        from gaitzoo.evaluation.plots import draw_curves, save
+        return draw_det({"DET": self}, path=path)
 
-        _, false_positive, false_negative = self.points()
-        false_positive = np.maximum(false_positive, 0.5 / len(self.non_mated))
-        false_negative = np.maximum(false_negative, 0.5 / len(self.mated))
-        curves = {"DET": (_percent(false_positive), _percent(false_negative))}
-        labels = f"{self.names[0]}, %", f"{self.names[1]}, %"
-        axes = {"xscale": "log", "yscale": "log"}
-        return save(draw_curves(curves, "detection error trade-off", *labels, **axes), path)
+
+def draw_roc(
+    curves: Mapping[str, ErrorCurve],
+    title: str = "receiver operating characteristic",
+    path: str | Path | None = None,
+) -> Figure:
+    """Draws curves of one kind as :meth:`ErrorCurve.plot_roc` does."""
+    from gaitzoo.evaluation.plots import draw_curves, save
+
+    drawn, names = {}, ("", "")
+    for name, curve in curves.items():
+        _, false_positive, false_negative = curve.points()
+        drawn[name] = _visible(100 * false_positive, 100 * (1 - false_negative))
+        names = curve.names
+    labels = f"{names[0]}, %", f"1 - {names[1]}, %"
+    return save(draw_curves(drawn, title, *labels), path)
+
+
+def draw_det(
+    curves: Mapping[str, ErrorCurve],
+    title: str = "detection error trade-off",
+    path: str | Path | None = None,
+) -> Figure:
+    """Draws curves of one kind as :meth:`ErrorCurve.plot_det` does."""
+    from gaitzoo.evaluation.plots import draw_curves, save
+
+    drawn, names = {}, ("", "")
+    for name, curve in curves.items():
+        _, false_positive, false_negative = curve.points()
+        false_positive = np.maximum(false_positive, 0.5 / len(curve.non_mated))
+        false_negative = np.maximum(false_negative, 0.5 / len(curve.mated))
+        drawn[name] = _visible(100 * false_positive, 100 * false_negative, np.log10)
+        names = curve.names
+    labels = f"{names[0]}, %", f"{names[1]}, %"
+    return save(draw_curves(drawn, title, *labels, xscale="log", yscale="log"), path)
+
+
+def _visible(
+    x: np.ndarray, y: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> tuple[list[float], list[float]]:
+    """The points of a curve that eyes tell apart: of millions of distances, some thousands."""
+    if len(x) > _POINTS:
+        places = np.stack([scale(x), scale(y)]).round(2)
+        keep = np.r_[True, (np.diff(places) != 0).any(0)]
+        keep[-1] = True
+        x, y = x[keep], y[keep]
+    return x.tolist(), y.tolist()
 
 
 def verification_errors(
@@ -170,8 +206,7 @@ def verification_errors(
     matches = _matches(distances, query_labels, gallery_labels, exclude)
     part = torch.ones_like(matches) if exclude is None else ~exclude.cpu()
     values = distances.detach().double().cpu()
-    names = "false match rate", "false non-match rate"
-    return _curve(values[matches & part], values[~matches & part], names, "pairs")
+    return pair_curve(values[matches & part], values[~matches & part])
 
 
 def identification_errors(
@@ -218,15 +253,25 @@ def identification_errors(
                 )
             block, same = block.masked_fill(gone, torch.inf), same & ~gone
         known = same.any(1)
-        own = block.masked_fill(~same, torch.inf).amin(1)
-        late = first_match_ranks(block, same) > rank
-        mated.append(own.masked_fill(late, torch.inf)[known])
+        mated.append(own_distances(block, same, rank)[known])
         non_mated.append(block.amin(1)[~known])
-    names = (
-        f"false-positive identification rate (rank {rank})",
-        "false-negative identification rate",
-    )
-    return _curve(torch.cat(mated), torch.cat(non_mated), names, "searches")
+    return search_curve(torch.cat(mated), torch.cat(non_mated), rank)
+
+
+def own_distances(block: Tensor, same: Tensor, rank: int) -> Tensor:
+    """At which threshold each search returns its person, ``[rows]``, as far as it does at all.
+
+    Args:
+        block: ``[rows, G]`` distances, infinite for pairs that take no part.
+        same: ``[rows, G]`` bool, the pairs of one person that take part.
+        rank: Length of the list of candidates.
+
+    Returns:
+        The smallest distance to the person, infinite if that stands behind ``rank`` others.
+    """
+    own = block.masked_fill(~same, torch.inf).amin(1)
+    late = (first_match_ranks(block, same) > rank).to(own.device)
+    return own.masked_fill(late, torch.inf)
 
 
 def z_norm(distances: Tensor, cohort: Tensor) -> Tensor:
@@ -332,14 +377,25 @@ def _matches(
     return query[:, None] == gallery
 
 
+def pair_curve(mated: Tensor, non_mated: Tensor) -> ErrorCurve:
+    """The errors of verification from distances of pairs of one and of different people."""
+    return _curve(mated, non_mated, ("false match rate", "false non-match rate"), "pairs")
+
+
+def search_curve(mated: Tensor, non_mated: Tensor, rank: int = 1) -> ErrorCurve:
+    """The errors of identification from own distances of the known, and nearest of strangers."""
+    names = (
+        f"false-positive identification rate (rank {rank})",
+        "false-negative identification rate",
+    )
+    return _curve(mated, non_mated, names, "searches")
+
+
 def _curve(mated: Tensor, non_mated: Tensor, names: tuple[str, str], what: str) -> ErrorCurve:
     if not len(mated) or not len(non_mated):
         raise ValueError(
             f"expected {what} of known and of unknown people, got {len(mated)} and "
             f"{len(non_mated)}; a curve needs both"
         )
-    return ErrorCurve(mated.sort().values.numpy(), non_mated.sort().values.numpy(), names)
-
-
-def _percent(rates: np.ndarray) -> list[float]:
-    return (100 * rates).tolist()
+    right, wrong = (side.double().sort().values.numpy() for side in (mated, non_mated))
+    return ErrorCurve(right, wrong, names)

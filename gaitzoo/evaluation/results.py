@@ -16,9 +16,9 @@ from gaitzoo.metrics import CrossViewRank1
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ProtocolResult", "ScoreRow"]
+__all__ = ["SETTINGS", "ProtocolResult", "ScoreRow", "tabulated"]
 
-_PAIRS = {
+SETTINGS = {
     "cross_view": "identical views excluded",
     "all_views": "identical views included",
     "re_id": "re-identification, same person in the same view excluded",
@@ -188,7 +188,7 @@ class ProtocolResult:
         comment = "% " if form.startswith("latex") else ""
         compared = f"{self.metric} distance{', re-ranked' if self.reranked else ''}"
         for (pairs, unmatched), rows in self.settings().items():
-            rule = f"{_PAIRS[pairs]}; {_UNMATCHED[unmatched]}"
+            rule = f"{SETTINGS[pairs]}; {_UNMATCHED[unmatched]}"
             title = f"{comment}{self.protocol.name}, {compared}: {rule} (%)"
             names = list(rows[0].scores)
             body = [_cells(row) for row in rows]
@@ -196,7 +196,7 @@ class ProtocolResult:
                 means = self.mean(pairs, unmatched)
                 body.append(["mean", *(f"{100 * value:.2f}" for value in means.values()), "", ""])
             headers = ["", *map(_heading, names), "probes", "gallery"]
-            tables.append(f"{title}\n{_tabulated(body, headers, form)}")
+            tables.append(f"{title}\n{tabulated(body, headers, form)}")
             by_view = [row for row in rows if row.table is not None]
             if by_view and pairs == "cross_view":
                 tables.append(f"{comment}Rank-1 by view of the probe\n{_view_table(by_view, form)}")
@@ -231,10 +231,11 @@ def _view_table(rows: list[ScoreRow], form: str) -> str:
         means = dict(zip(map(str, table.query_views), table.per_query_view().tolist(), strict=True))
         shown = [f"{100 * means[view]:.1f}" if view in means else "" for view in views]
         body.append([row.condition, *shown, f"{100 * table.mean():.1f}"])
-    return _tabulated(body, ["", *views, "mean"], form)
+    return tabulated(body, ["", *views, "mean"], form)
 
 
-def _tabulated(body: list[list[str]], headers: list[str], form: str) -> str:
+def tabulated(body: list[list[str]], headers: list[str], form: str) -> str:
+    """A table of texts, the first column to the left and all others to the right."""
     align = ["left"] + ["right"] * (len(headers) - 1)
     return tabulate(body, headers, tablefmt=form, colalign=align, disable_numparse=True)
 

@@ -153,6 +153,10 @@ def test_grew_submission(run, tmp_path):
         (("--views", "x.png", "--protocol", "gait3d"), "by views with --views"),
         (("--rerank",), "whole galleries"),
         (("--json", "x.txt"), "ends in .json"),
+        (("--det", "x.png", "--seed", "1"), "--open-set with --det, --seed"),
+        (("--open-set", "--rerank"), "distances as they are"),
+        (("--open-set", "--false-positives", "1"), "between 0 and 1"),
+        (("--open-set",), "four people or more with probes and gallery, got 3"),
         (("--layout", "oumvlp"), "oumvlp"),
         (("--split", "train", "--partition", "nothing.json"), "nothing.json"),
     ],
@@ -168,6 +172,40 @@ def test_gait3d_needs_its_list(run, casia):
     code, _, err = run(*words)
     assert code == 2
     assert "pass --partition with a file that has PROBE_SET" in err
+
+
+def test_open_set_figures_in_one_command(run, tmp_path):
+    for person in range(8):
+        for seed, kind in enumerate(("nm-01", "nm-05")):
+            for view in ("000", "090"):
+                folder = tmp_path / "casia" / f"{75 + person:03d}" / kind / view
+                folder.mkdir(parents=True)
+                np.save(folder / f"{view}.npy", walk(person, seed=seed, frames=5))
+    written = ["--json", "s.json", "--roc", "roc.png", "--det", "det.png", "--latex", "s.tex"]
+    more = ["--open-set", "--seed", "3", "--false-positives", "0.2", "--bootstrap", "20"]
+    code, out, err = run(*evaluate(*written, *more))
+    assert code == 0, err
+    found = json.loads((tmp_path / "s.json").read_text())["open_set"]
+    dataset = gaitzoo.GaitDataset(tmp_path / "casia")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = gaitzoo.create_model("dygait_tiny", num_classes=0)
+    expected = gaitzoo.evaluate_open_set(
+        gaitzoo.embed(model, list(dataset.sequences()), progress=False),
+        [record.identity for record in dataset.records],
+        types=dataset.types,
+        views=dataset.views,
+        protocol="casiab",
+        rate=0.2,
+        seed=3,
+        bootstrap=20,
+    )
+    assert found == json.loads(json.dumps(expected.to_dict()))
+    assert str(expected) in out
+    assert (tmp_path / "s.tex").read_text().count("toprule") == 4
+    for name in ("roc.png", "det.png"):
+        assert (tmp_path / name).stat().st_size > 5000
+    assert "open set" not in run(*evaluate())[1]
 
 
 def test_identify_answers_nobody(run, people):

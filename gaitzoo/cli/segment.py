@@ -88,10 +88,11 @@ def find_tracks(
         force: Replace tracks of other settings.
     """
     name = options.segmenter if options.masks is None else f"masks in {options.masks}"
-    return save_tracks(
+    late = _Late(options)
+    found = save_tracks(
         video,
         root,
-        _Late(options),
+        late,
         segmenter_name=name,
         identity=identity,
         content=content,
@@ -103,6 +104,13 @@ def find_tracks(
         force=force,
         progress=not options.quiet,
     )
+    masked = getattr(late.segmenter, "num_frames", None)
+    if masked not in (None, found.num_frames):
+        note(
+            f"{options.masks} has masks of {masked} frames, {video.path} {found.num_frames} "
+            f"frames; check that they belong together"
+        )
+    return found
 
 
 def say_left_out(found: SavedTracks) -> str:
@@ -154,12 +162,12 @@ class _Late:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._segmenter: Segmenter | None = None
+        self.segmenter: Segmenter | None = None
 
     def __call__(self, frames: np.ndarray) -> list[FrameMasks]:
-        if self._segmenter is None:
-            self._segmenter = _make(self._options)
-        return self._segmenter(frames)
+        if self.segmenter is None:
+            self.segmenter = _make(self._options)
+        return self.segmenter(frames)
 
 
 def _make(options: argparse.Namespace) -> Segmenter:

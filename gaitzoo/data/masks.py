@@ -116,6 +116,11 @@ class Masks:
         self._next = numbers.stop
         return found
 
+    @property
+    def num_frames(self) -> int | None:
+        """Frames that the files are for; ``None`` = those without people may have none."""
+        return self._reader.count
+
     def restart(self) -> None:
         """Goes back to the first frame."""
         self._next = 0

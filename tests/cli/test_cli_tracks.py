@@ -73,6 +73,13 @@ def test_tracks_are_written_with_pictures(run, street):
     assert [entry.name for entry in out.iterdir()] == ["street.jsonl"]
 
 
+def test_masks_of_another_number_of_frames_are_said(run, street):
+    Image.new("L", (288, 160)).save(street / "masks" / "051.png")
+    code, _, errors = run(*tracks("--no-pictures"))
+    assert code == 0
+    assert "masks has masks of 51 frames, street.mp4 50 frames; check that they belong" in errors
+
+
 def test_a_video_is_identified(run, street):
     for person in (3, 4, 5):
         (street / "known" / f"p{person}").mkdir(parents=True)

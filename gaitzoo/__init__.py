@@ -7,6 +7,8 @@ from gaitzoo.data.batches import pad_sequences
 from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRecord
+from gaitzoo.data.doppler import DopplerTimeMapPreprocessor
+from gaitzoo.data.feature_linking import FeatureLinkingModel, grey_stretch
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
 from gaitzoo.data.masks import Masks
@@ -152,11 +154,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "CrossGate",
     "DAM",
     "DeepGaitV2",
+    "DopplerTimeMapPreprocessor",
     "DyGait",
     "DyGaitBlock",
     "FTA",
     "FTABlock",
     "FeatureInfo",
+    "FeatureLinkingModel",
     "FocalConv2d",
     "FoundationGait",
     "FoundationGaitPretrainer",
@@ -295,6 +299,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "gaitgraph_inputs",
     "gaittr_inputs",
     "get_pretrained_cfg",
+    "grey_stretch",
     "haar_dwt2d",
     "haar_idwt2d",
     "hop_adjacency",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.conv import Conv2d
 from gaitzoo.layers.fused import fold
 
 __all__ = ["NORM_EPS", "HourglassAttention", "SBCFormerBlock", "conv_norm"]
@@ -29,7 +30,7 @@ def conv_norm(in_channels: int, out_channels: int, kernel: int, **options: Any) 
         kernel: Rows and columns of the kernel, odd.
         **options: As for ``nn.Conv2d``.
     """
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False, **options)
+    conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False, **options)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
@@ -87,7 +88,7 @@ class HourglassAttention(nn.Module):
         self.channels, self.num_heads, self.key_dim = channels, num_heads, key_dim
         self.resolution = resolution
         width = 2 * key_dim * num_heads
-        self.qkv = nn.Conv2d(channels, 2 * width, 1)
+        self.qkv = Conv2d(channels, 2 * width, 1)
         self.local = nn.Sequential(*conv_norm(width, width, 3, groups=width), nn.GELU())
         self.proj = nn.Linear(width, channels)
         self.bias_table = nn.Parameter(torch.zeros(resolution**2, num_heads))

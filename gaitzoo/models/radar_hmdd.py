@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gaitzoo.data.colours import IMAGENET_MEAN, IMAGENET_STD
 from gaitzoo.layers.checks import check_num_classes, check_size, check_sizes, shape_of
 from gaitzoo.layers.hourglass import NORM_EPS, SBCFormerBlock, conv_norm
 from gaitzoo.models.base import GaitModel, record_args
@@ -41,7 +42,6 @@ RADAR_DIRECTIONS = (0, 30, 45, 60, 90, 300, 315, 330)
 """Degrees between the line of sight and the way that somebody walks, of the eight classes."""
 
 _STRIDES = (8, 16, 32)  # pixels of the image that became one, in each of the three stages
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class _Neck(nn.Module):
@@ -176,7 +176,7 @@ class SBCFormer(GaitModel):
         )
         self.neck = _Neck(channels[2], num_classes)
         self.num_features, self.num_parts = channels[2], 1
-        table = torch.tensor(_IMAGENET, device="cpu")[:, None, :, None, None]
+        table = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device="cpu")[:, None, :, None, None]
         self.register_buffer("imagenet", table, persistent=False)
         _init(self)
 

@@ -91,7 +91,7 @@ def add_robustness(commands: Any) -> None:
         help="1 (mild) to 5 (default: all)",
     )  # fmt: skip
     command.add_argument(
-        "--identities", type=positive, default=12, metavar="N", help="of walkers (default: 12)"
+        "--identities", type=positive, default=8, metavar="N", help="of walkers (default: 8)"
     )
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of all random numbers")
     command.add_argument("--picture", metavar="FILE", help=".png to write: heat map of the scores")
@@ -178,7 +178,7 @@ def _walkers(options: argparse.Namespace, model: GaitModel) -> _Trial:
         n for n, walk in enumerate(walks) if (walk.condition, walk.sequence) == _SEQUENCES[0]
     ]
     return _Trial(
-        _Painted([walk.silhouettes for walk in walks]),
+        [paint_walk(walk.silhouettes, seed=number) for number, walk in enumerate(walks)],
         [walk.label for walk in walks],
         [f"{walk.view:03.0f}" for walk in walks],
         [f"{w.label}/{w.condition}-{w.sequence}/{w.view:03.0f}" for w in walks],
@@ -197,19 +197,6 @@ def _for_walkers(name: str, severity: int, generator: torch.Generator | None = N
     if name == "low_light":
         options = {"radius": _RADIUS * _SIZE[0] / _LOW_LIGHT_FRAME}
     return corruption(name, severity, generator=generator, **options)
-
-
-class _Painted:
-    """Walks in colour, painted when they are asked for."""
-
-    def __init__(self, walks: list[Tensor]) -> None:
-        self.walks = walks
-
-    def __len__(self) -> int:
-        return len(self.walks)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return paint_walk(self.walks[index], seed=index)
 
 
 def _data_set(options: argparse.Namespace, model: GaitModel) -> _Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from gaitzoo.data.quality import (
 )
 from gaitzoo.data.segmentation import FrameMasks, Segmenter
 from gaitzoo.data.tracks import Track
-from gaitzoo.data.video import Video, VideoFrame, read_video
+from gaitzoo.data.video import Video, VideoFrame, VideoWarning, read_video
 
 __all__ = ["TrackOptions", "TrackStream", "extract_tracks"]
 
@@ -80,7 +81,8 @@ def extract_tracks(
         ImportError: If PyAV or ``trackers`` is missing.
 
     Warns:
-        VideoWarning: If a part of the video cannot be read.
+        VideoWarning: If a part of the video cannot be read, or masks from files are of
+            another number of frames than were read.
 
     Example:
         >>> from PIL import Image
@@ -205,6 +207,15 @@ class TrackStream:
                 follow = follow or Follower(self._options.max_gap, self.video.frame_rate)
                 ids = follow(boxes_of(people.masks), people.scores, frame.time)
             yield from self._look(frame, people, ids)
+        masked = getattr(self._segmenter, "num_frames", None)
+        if masked not in (None, self.num_frames):
+            warnings.warn(
+                f"expected masks of the {self.num_frames} frames read of {self.video.path}, got "
+                f"masks of {masked}; where frames were left out, all masks behind them belong to "
+                f"others",
+                VideoWarning,
+                stacklevel=2,
+            )
         yield from self._close(list(self._open))
 
     def _segmented(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, FrameMasks]]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 import gaitzoo
 from gaitzoo import FrameMasks, TrackOptions, TrackStream, extract_tracks, save_tracks
 from gaitzoo.data import quality
-from gaitzoo.data.video import read_video
+from gaitzoo.data.video import VideoWarning, read_video
 from gaitzoo.synthetic import render_walk, sample_identity
 
 pytest.importorskip("av")
@@ -412,3 +412,13 @@ def test_keypoints_are_saved_as_poses(tmp_path, leaving):
         track.save(tmp_path, content="rgb")
     with pytest.raises(ValueError, match="expected times of 103 frames"):
         replace(track, times=track.times[1:])
+
+
+def test_masks_from_files_of_another_number_of_frames_are_said(tmp_path):
+    for folder, count in (("walk", 4), ("masks", 5)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            Image.new("L", (40, 60)).save(tmp_path / folder / f"{number}.png")
+    masks = gaitzoo.Masks(tmp_path / "masks")
+    with pytest.warns(VideoWarning, match="masks of the 4 frames read of .*, got masks of 5"):
+        assert extract_tracks(tmp_path / "walk", masks, progress=False) == []

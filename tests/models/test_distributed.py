@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -182,3 +183,16 @@ def test_batch_norms_can_be_made_those_of_all_processes(name):
             if isinstance(module, BATCH_NORM):
                 module.train()
     assert relative_error(made(*batch).embeddings, model(*batch).embeddings) < TOLERANCE
+
+
+def test_the_page_names_the_models_that_batch_norm_makes_differ():
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    rows = re.findall(r"^\| (none|in the neck)[^|]*\| (.*) \|$", page, re.MULTILINE)
+    named = {place: set(re.findall(r"`(\w+)`", models)) for place, models in rows}
+    found = {"none": set(), "in the neck": set()}
+    for name in TINY:
+        modules = make(name).train().named_modules()  # frozen ones stay in eval mode
+        norms = [key for key, m in modules if isinstance(m, BATCH_NORM) and m.training]
+        if all(key.startswith("neck.") for key in norms):
+            found["in the neck" if norms else "none"].add(name.removesuffix("_tiny"))
+    assert named == found

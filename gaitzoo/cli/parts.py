@@ -39,7 +39,7 @@ class Parts:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.safetensors")):
-            if read_safetensors(path)[1].get("run") != run:
+            if _content(path)[1].get("run") != run:
                 raise ValueError(
                     f"expected parts of this run in {folder}, got those of another (other "
                     "sequences, weights or options); delete the folder, or choose another output"
@@ -80,12 +80,22 @@ class Parts:
     def _read(self, block: range) -> tuple[Tensor, dict[int, str]]:
         if self.folder is None:
             return self.held[block.start]
-        tensors, metadata = read_safetensors(self._path(self.folder, block))
+        tensors, metadata = _content(self._path(self.folder, block))
         skipped = json.loads(metadata["skipped"])
         return tensors["embeddings"], {int(number): text for number, text in skipped.items()}
 
     def _path(self, folder: Path, block: range) -> Path:
         return folder / f"{block.start:08d}.safetensors"
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return read_safetensors(path)
+    except ValueError as error:
+        raise ValueError(
+            f"expected a part of an earlier run, got a damaged file, {path}; delete it, and give "
+            "the same command again"
+        ) from error
 
 
 def files_hash(paths: Iterable[Path]) -> str:

@@ -64,6 +64,8 @@ class OpenSetResult:
         search_threshold: Largest distance of a match (identification), for
             ``gaitzoo.identify(..., threshold=)``.
         rows: The conditions.
+        num_chosen_on: Pairs of different people, and searches of strangers, that the thresholds
+            were chosen on.
         missing: Conditions without probes of known people and of strangers.
         num_left_out: People without probes or without gallery.
     """
@@ -75,6 +77,7 @@ class OpenSetResult:
     people: dict[str, tuple[str, ...]]
     pair_threshold: float
     search_threshold: float
+    num_chosen_on: tuple[int, int]
     rows: tuple[OpenSetRow, ...]
     missing: tuple[str, ...]
     num_left_out: int
@@ -105,6 +108,7 @@ class OpenSetResult:
             "people": {part: list(names) for part, names in self.people.items()},
             "pair_threshold": self.pair_threshold,
             "search_threshold": self.search_threshold,
+            "num_chosen_on": list(self.num_chosen_on),
             "missing": list(self.missing),
             "num_left_out": self.num_left_out,
             "rows": [_plain(row) for row in self.rows],
@@ -174,6 +178,13 @@ class OpenSetResult:
         notes = []
         if any(None in (*r.tar_at_far().values(), *r.fnir_at_fpir().values()) for r in self.rows):
             notes.append("-: too few pairs or searches of different people for so small a rate")
+        for count, what in zip(self.num_chosen_on, ("pairs", "searches"), strict=True):
+            if self.rate * count < 1:
+                notes.append(
+                    f"the threshold of {what} was chosen on {count} {what} of different people, "
+                    f"too few to show a rate of {_rate(self.rate)} %: it is the largest without "
+                    "any error there"
+                )
         if self.missing:
             absent = ", ".join(self.missing)
             notes.append(f"no searches of known people and of strangers for {absent}")

@@ -121,17 +121,18 @@ def evaluate_open_set(
         )
 
     chosen_on = [compare(0, name, (0.0, 0.0)) for name in sides]
-    pair_threshold = pair_curve(
+    pairs = pair_curve(
         torch.cat([errors.same for errors in chosen_on]),
         torch.cat([errors.different for errors in chosen_on]),
-    ).threshold_at(rate)
-    search_threshold = search_curve(
+    )
+    searches = search_curve(
         torch.cat([errors.own for errors in chosen_on]),
         torch.cat([errors.nearest for errors in chosen_on]),
-    ).threshold_at(rate)
+    )
+    thresholds = pairs.threshold_at(rate), searches.threshold_at(rate)
     rows, missing = [], []
     for name in sides:
-        errors = compare(2, name, (pair_threshold, search_threshold))
+        errors = compare(2, name, thresholds)
         if not len(errors.own) or not len(errors.nearest):
             missing.append(name)
             continue
@@ -147,8 +148,8 @@ def evaluate_open_set(
             "none; more people, or another seed, are needed"
         )
     return OpenSetResult(
-        protocol, metric, rate, seed, people, pair_threshold, search_threshold, tuple(rows),
-        tuple(missing), left_out,
+        protocol, metric, rate, seed, people, *thresholds,
+        (len(pairs.non_mated), len(searches.non_mated)), tuple(rows), tuple(missing), left_out,
     )  # fmt: skip
 
 

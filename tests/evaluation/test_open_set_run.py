@@ -172,6 +172,10 @@ def test_result_as_tables_files_and_pictures(tmp_path):
     assert found["NM"].fnir_at_fpir()[0.01] is None
     assert found["NM"].fnir_at_fpir()[0.1] is not None
     assert "-: too few" in text
+    # Eight strangers of the validation, three views, two conditions.
+    assert found.num_chosen_on[1] == 48
+    assert "chosen on 48 searches of different people, too few to show a rate of 1 %" in text
+    assert "of pairs was chosen" not in text
     assert found.to_latex().count("toprule") == 2
     json.dumps(found.to_dict(), allow_nan=False)
     for plot, label in ((found.plot_roc, "false match"), (found.plot_det, "identification")):

@@ -68,8 +68,10 @@ class DefocusBlur(Corruption):
         """See :class:`Corruption`."""
         kernel = self.kernel().to(frames)
         reach = kernel.shape[0] // 2
-        padded = pad_mirrored(frames.flatten(0, 2)[:, None], reach, reach)
-        return F.conv2d(padded, kernel[None, None]).reshape(frames.shape)
+        padded = pad_mirrored(frames.flatten(0, 2), reach, reach)
+        # Images as channels of one: ten times faster on processors than as a batch.
+        kernels = kernel.expand(len(padded), 1, -1, -1)
+        return F.conv2d(padded, kernels, groups=len(padded)).reshape(frames.shape)
 
     def kernel(self) -> Tensor:
         """The smoothed disk, ``[k, k]`` float64, sum 1 but for what the smoothing loses."""

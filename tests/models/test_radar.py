@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import gaitzoo
 from gaitzoo import DopplerTimeMapPreprocessor, HourglassAttention, SBCFormerBlock
 from gaitzoo.models.conversion import UnknownKeysError
-from gaitzoo.models.radar_hmdd import convert_checkpoint
+from gaitzoo.models.sbcformer_keys import convert_sbcformer
 from gaitzoo.testing.trial import reset_statistics
 
 GOLDEN_XS = "radar_sbcformer_xs"
@@ -62,11 +62,11 @@ def test_maps_equal_the_authors_and_paddle_files_load(filled, tmp_path):
 def test_every_key_is_converted_once(filled):
     with torch.device("meta"):
         model = gaitzoo.create_model("radar_hmdd")
-    converted = convert_checkpoint(filled)
+    converted = convert_sbcformer(filled)
     ours = {k: v.shape for k, v in model.state_dict().items() if "num_batches" not in k}
     assert {key: tensor.shape for key, tensor in converted.items()} == ours
     with pytest.raises(UnknownKeysError, match=r"SBCFormer: neck\.scale"):
-        convert_checkpoint({**filled, "neck.scale": torch.ones(1)})
+        convert_sbcformer({**filled, "neck.scale": torch.ones(1)})
 
 
 @pytest.mark.parametrize("size", COUNTS)

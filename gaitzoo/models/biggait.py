@@ -213,7 +213,6 @@ _STEM_KEYS = {
     )
 }
 _KEYS = {
-    r"encoder\.(.+)": r"encoder.\1",
     rf"Mask_Branch\.bn_s\.{_NORM}": r"mask_branch.branch.norm.\1",
     r"Mask_Branch\.down_sampling\.(\w+)": r"mask_branch.branch.linear.\1",
     r"Mask_Branch\.up_sampling\.(\w+)": r"mask_branch.back.\1",
@@ -268,7 +267,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     if last in rest:
         # The two scores of a channel stand side by side there.
         rest[last] = rest[last].unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
-    return rename_by_table({**rest, **found}, _KEYS, "BigGait")
+    return {**rename_by_table(rest, _KEYS, "BigGait"), **found}
 
 
 _CFGS = {

@@ -40,6 +40,7 @@ from gaitzoo.models.dinov2 import convert_dinov2
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import register_model
+from gaitzoo.models.residual_keys import HEAD_KEYS
 
 __all__ = ["BiggerGait", "convert_checkpoint"]
 
@@ -203,7 +204,7 @@ class BiggerGait(ColourModel):
 
 _NORM = r"(running_mean|running_var|num_batches_tracked)"
 _KEYS = {
-    r"(encoder|part_fc|neck)\.(.+)": r"\1.\2",
+    **HEAD_KEYS,
     rf"Mask_Branch\.bn_s\.{_NORM}": r"mask_branch.branch.norm.\1",
     r"Mask_Branch\.down_sampling\.(\w+)": r"mask_branch.branch.linear.\1",
     r"Mask_Branch\.up_sampling\.(\w+)": r"mask_branch.back.\1",
@@ -249,7 +250,8 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     """
     prefix = "Backbone."
     eyes = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-    found = {f"encoder.vit.{key}": value for key, value in convert_dinov2(eyes).items()}
+    encoder = {f"encoder.vit.{key}": value for key, value in convert_dinov2(eyes).items()}
+    found: StateDict = {}
     networks: dict[str, dict[int, StateDict]] = {"real_gait": {}, "Gait_List": {}}
     for key, value in state_dict.items():
         if match := _NETWORK.fullmatch(key):
@@ -267,7 +269,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     for head, network in networks["real_gait"].items():
         own = networks["Gait_List"].get((head + 1) * groups // heads - 1, network)
         found |= {f"networks.{head}.{name}": value for name, value in own.items()}
-    return rename_by_table(_heads_joined(found), _KEYS, "BiggerGait")
+    return {**rename_by_table(_heads_joined(found), _KEYS, "BiggerGait"), **encoder}
 
 
 def _heads_joined(state_dict: StateDict) -> StateDict:
@@ -281,17 +283,16 @@ def _heads_joined(state_dict: StateDict) -> StateDict:
         else:
             joined[key] = value
     num_parts = len(next(iter(pieces["FCs.fc_bin"].values()))) if "FCs.fc_bin" in pieces else 1
-    names = {"FCs.fc_bin": "part_fc.weight", "BNNecks.fc_bin": "neck.classifier.weight"}
     for key, by_number in pieces.items():
         values = [by_number[number] for number in sorted(by_number)]
-        if key in names:
-            joined[names[key]] = torch.cat(values)
+        if key.endswith("fc_bin"):
+            joined[key] = torch.cat(values)
         elif values[0].ndim == 0:
-            joined[key.replace("BNNecks.bn1d", "neck.bn")] = values[0]
+            joined[key] = values[0]
         else:
             # Channels outside, then parts: those of all networks stand side by side.
             split = [value.view(-1, num_parts) for value in values]
-            joined[key.replace("BNNecks.bn1d", "neck.bn")] = torch.cat(split, dim=1).flatten()
+            joined[key] = torch.cat(split, dim=1).flatten()
     return joined
 
 

@@ -108,6 +108,7 @@ from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multigaitpp import MultiGaitPP
+from gaitzoo.models.occlusion import OcclusionEvaluator, OcclusionEvaluatorLoss
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.parsinggait import ParsingGait
 from gaitzoo.models.pretraining import FoundationGaitPretrainer, PartInfoNCE, cosine_momentum
@@ -129,6 +130,7 @@ from gaitzoo.models.registry import (
     model_info,
     register_model,
 )
+from gaitzoo.models.rggait import GapCorrection, ResidualGapCorrection
 from gaitzoo.models.sconet import ScoNet
 from gaitzoo.models.skeletongait import SkeletonGait
 from gaitzoo.models.skeletongaitpp import SkeletonGaitPP
@@ -188,6 +190,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitTR",
     "GaitTRBlock",
     "Gallery",
+    "GapCorrection",
     "GeMHPP",
     "GraphConv",
     "HSTL",
@@ -212,6 +215,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "ModalityTransform",
     "MotionClipAssembler",
     "MultiGaitPP",
+    "OcclusionEvaluator",
+    "OcclusionEvaluatorLoss",
     "OpenSetResult",
     "OpenSetRow",
     "OrderedSampler",
@@ -243,6 +248,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlock2d",
     "ResidualBlock3d",
     "ResidualBlockP3d",
+    "ResidualGapCorrection",
     "SBCFormer",
     "SBCFormerBlock",
     "SKELETONS",

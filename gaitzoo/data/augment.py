@@ -51,7 +51,7 @@ def flip_horizontally(silhouettes: Tensor) -> Tensor:
         >>> flip_horizontally(torch.tensor([[[0.0, 0.5, 1.0]]]))
         tensor([[[1.0000, 0.5000, 0.0000]]])
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     return silhouettes.flip(2)
 
 
@@ -75,7 +75,7 @@ def rotate(silhouettes: Tensor, degrees: float) -> Tensor:
         >>> rotate(top, 90.0)[0, 1].round()
         tensor([0., 0., 1.])
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     if not -180.0 <= degrees <= 180.0:
         raise ValueError(f"expected degrees in -180..180, got {degrees}; take it modulo 360")
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -109,7 +109,7 @@ def change_perspective(silhouettes: Tensor, corner_shifts: Tensor) -> Tensor:
         >>> torch.allclose(change_perspective(walk, torch.zeros(4, 2)), walk, atol=1e-4)
         True
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     corner_shifts = torch.as_tensor(corner_shifts)
     if corner_shifts.shape != (4, 2):
         raise ValueError(
@@ -150,7 +150,7 @@ def erase_rectangle(
         tensor([[[1., 1., 1., 1.],
                  [0., 0., 1., 1.]]])
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     for name, value in (("top", top), ("left", left), ("height", height), ("width", width)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"expected {name} in [0, 1], a fraction of the frame, got {value}")
@@ -189,7 +189,7 @@ def roughen_outline(
         >>> roughen_outline(torch.zeros(3, 64, 44), 1.0).max()
         tensor(0.)
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"expected strength in [0, 1], got {strength}")
     frames, height, width = silhouettes.shape
@@ -221,7 +221,7 @@ def coarsen(silhouettes: Tensor, factor: float) -> Tensor:
         >>> coarsen(torch.tensor([[[0.0, 1.0, 0.0, 1.0]]]), 4.0)
         tensor([[[0.5000, 0.5000, 0.5000, 0.5000]]])
     """
-    _check_sequence(silhouettes)
+    check_sequence(silhouettes)
     if not 1.0 <= factor <= 8.0:
         raise ValueError(f"expected factor in [1, 8], 1 changes nothing, got {factor}")
     size = silhouettes.shape[1:]
@@ -296,7 +296,7 @@ class RandomAugment:
             TypeError: If it is no tensor, or neither floating point nor uint8.
             ValueError: If the shape is not ``[T, H, W]``.
         """
-        _check_sequence(silhouettes)
+        check_sequence(silhouettes)
         chances = torch.tensor([self.flip, self.rotate, self.perspective, self.erase, self.roughen])
         happens = (torch.rand(5, generator=generator) < chances).tolist()
         if happens[0]:
@@ -323,7 +323,16 @@ class RandomAugment:
         return silhouettes
 
 
-def _check_sequence(silhouettes: Tensor) -> None:
+def check_sequence(silhouettes: Tensor) -> None:
+    """Raises unless it is one sequence that this file's functions take.
+
+    Args:
+        silhouettes: ``[T, H, W]``, float in [0, 1] or uint8.
+
+    Raises:
+        TypeError: If it is no tensor, or neither floating point nor uint8.
+        ValueError: If the shape is not ``[T, H, W]``, none of them 0.
+    """
     if not isinstance(silhouettes, Tensor):
         raise TypeError(
             f"expected silhouettes as a torch.Tensor, got {type(silhouettes).__name__}; "

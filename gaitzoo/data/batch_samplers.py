@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from gaitzoo.data.ranking import as_list
+
 __all__ = ["Draw", "PKBatchSampler"]
 
 
@@ -60,6 +62,7 @@ class PKBatchSampler(Sampler[list[int]]):
         world_size: How many processes there are; ``None`` = that of ``torch.distributed``, or 1.
 
     Raises:
+        TypeError: If labels are no whole numbers.
         ValueError: If there are fewer people than P, P is no multiple of ``world_size``, or a
             number is out of range.
 
@@ -97,7 +100,11 @@ class PKBatchSampler(Sampler[list[int]]):
                 f"expected people as a multiple of the {world_size} processes, got {people}"
             )
         self.places: dict[int, list[int]] = {}
-        for place, label in enumerate(labels.tolist() if isinstance(labels, Tensor) else labels):
+        for place, label in enumerate(as_list(labels, "labels")):
+            if isinstance(label, str):
+                raise TypeError(
+                    f"expected labels as numbers, got {label!r}; dataset.labels has them"
+                )
             if label >= 0:
                 self.places.setdefault(label, []).append(place)
         if len(self.places) < people:

@@ -266,6 +266,9 @@ def test_processes_share_a_batch_without_sharing_people():
     ):
         with pytest.raises(ValueError, match=message):
             PKBatchSampler(labels, **options)
+    for bad in (["ann", "bob"], [0, "bob"], [0.5, 1.0]):
+        with pytest.raises(TypeError, match="expected labels as"):
+            PKBatchSampler(bad, 1, 1)
 
 
 def test_data_sets_can_be_sent_to_processes(walkers):

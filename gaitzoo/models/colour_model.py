@@ -13,7 +13,7 @@ from torch.nn import BatchNorm1d, Linear
 from typing_extensions import Self
 
 from gaitzoo.data.colours import standardize
-from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.checks import check_size, check_values, shape_of
 from gaitzoo.layers.sequence import mask_fill, masked_max, to_frames, to_sequences
 from gaitzoo.models.dinov2 import KNOWN_ENCODERS, Dinov2Encoder
 from gaitzoo.models.max_pooled import MaxPooled
@@ -22,6 +22,8 @@ __all__ = ["ColourModel", "MaskBranch", "TokenBranch", "layer_norm_maps", "resiz
 
 # What encoder=None leaves out.
 _DEFAULT_ENCODER = "facebook/dinov2-small"
+# Far beyond colours that are standardised by any data set's statistics, far below grey levels.
+_MOST_DEVIATIONS = 16.0
 
 
 class TokenBranch(nn.Module):
@@ -226,6 +228,7 @@ class ColourModel(MaxPooled):
             cfg = self.pretrained_cfg
             inputs = standardize(inputs.float() / 255, cfg.mean, cfg.std, axis=1)
         x, lengths = super().prepare(inputs, lengths)
+        check_values(x, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, "standardised rgb")
         height, width = self.image_size
         if x.shape[3] * width != x.shape[4] * height:
             raise ValueError(

@@ -261,6 +261,8 @@ def test_bytes_are_standardised_by_the_model(name):
         assert relative_error(one, wanted[0]) < 1e-5
     with pytest.raises(ValueError, match="rows to columns"):
         model(torch.rand(1, 3, 4, 16, 16))
+    with pytest.raises(ValueError, match="standardised rgb"):
+        model(frames[None].float())
 
 
 def test_frozen_parts_stay_and_can_be_trained():

@@ -328,7 +328,7 @@ register_model(
     tiny=PretrainedCfg(
         num_classes=5,
         model_args={
-            "channels": (2, 3, 4, 5),
+            "channels": (3, 4, 5, 6),
             "part_bins": (4, 2),
             "layers": (1, 1, 2, 1),
             "embedding": "fc",

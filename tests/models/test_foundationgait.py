@@ -296,7 +296,7 @@ def test_what_an_embedding_comes_through_is_trained(embedding):
         assert all(p.requires_grad == wanted for p in getattr(model, name).parameters())
     features, _ = model.forward_features(torch.rand(2, 3, 16, 12))
     vectors = model.part_vectors(features)
-    assert vectors.pooled.shape == vectors.projected.shape == vectors.predicted.shape == (2, 6, 5)
+    assert vectors.pooled.shape == vectors.projected.shape == vectors.predicted.shape == (2, 6, 6)
 
 
 def test_a_students_file_gives_the_teacher():

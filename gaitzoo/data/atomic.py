@@ -26,6 +26,7 @@ def whole_files(path: str | Path) -> Iterator[Path]:
         A path of the same name to write to, in a folder beside it that goes away.
 
     Raises:
+        ValueError: If ``path`` is a device, pipe or folder, which a file would take the place of.
         OSError: If the folder does not exist or nothing can be written there.
 
     Example:
@@ -37,6 +38,11 @@ def whole_files(path: str | Path) -> Iterator[Path]:
         ['note.txt']
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(
+            f"expected the name of a file to write, got {path}, which is a "
+            f"{'folder' if path.is_dir() else 'device or pipe'}; name a file"
+        )
     # A folder of this writer's own: two processes may write the same file at once.
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True

@@ -59,3 +59,14 @@ def test_others_may_read_private_files(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("kind", ["folder", "device or pipe"])
+def test_nothing_but_a_file_is_replaced(tmp_path, kind):
+    path = tmp_path / "taken"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"taken, which is a {kind}; name a file"):  # noqa: SIM117
+        with whole_files(path):
+            pass
+    assert path.exists()
+    assert not path.is_file()

@@ -330,10 +330,10 @@ class OccludedFrames(NamedTuple):
 class OcclusionExamples:
     """Makes single frames, each occluded by itself, with what an evaluator should say of them.
 
-    A third of the frames stays in full view, of a third the top is kept, of a third the bottom; the
-    kept strip also loses, at both sides, half the share of the width that it has of the height, and
-    is stretched to the frame. Upstream counts these columns in rows, which is the same for square
-    frames [inferred for others].
+    A third of the frames stays in full view, of a third the top is kept, of a third the bottom. As
+    upstream, the kept strip also loses half as many columns as it has rows, at both sides of a
+    square frame, before it is stretched; narrower frames count as the middle of a square one
+    [inferred].
 
     Source: first stage of RG-Gait (https://arxiv.org/abs/2507.10978), by the code of MimicGait.
 
@@ -343,6 +343,8 @@ class OcclusionExamples:
             height; 0 in full view either way. The amount scales what is added to an embedding, so
             it has to grow with what is hidden [inferred]; for the published shares of 0.4 to 0.6
             the two are alike.
+        trim: Cut columns, too; ``False`` = as :class:`HalfBodyOcclusion` hides, for evaluators that
+            meet such clips. Shares far above 0.6 leave few columns.
 
     Raises:
         ValueError: If the range is out of order or bounds, or the target is unknown.
@@ -355,6 +357,7 @@ class OcclusionExamples:
 
     kept: tuple[float, float] = (0.4, 0.6)
     target: str = "hidden"
+    trim: bool = True
 
     def __post_init__(self) -> None:
         _check_range("kept", self.kept, 0.01, 0.9)
@@ -381,9 +384,11 @@ class OcclusionExamples:
         height, width = silhouettes.shape[1:]
         for i, (kind, share) in enumerate(zip(types.tolist(), shares.tolist(), strict=True)):
             if kind:
-                trimmed = int(share * width / 2)
                 rows = _kept_rows(height, 1 - share, keeps_top=kind == 1)
-                columns = (trimmed, max(width - trimmed, trimmed + 1))
+                # A square frame of as many rows would keep height - (last - first) columns.
+                left = (width - height + rows[1] - rows[0]) // 2 if self.trim else 0
+                left = min(max(left, 0), (width - 1) // 2)
+                columns = (left, width - left)
                 frames[i : i + 1] = keep_window(silhouettes[i : i + 1], rows, columns)
         amounts = shares if self.target == "kept" else 1 - shares
         return OccludedFrames(frames, types, amounts.where(types > 0, 0.0))

@@ -172,7 +172,8 @@ def test_maps_inside_a_model(name, resnet):
         model.forward_intermediates(batch, lengths, 99)
 
 
-@pytest.mark.parametrize("name", WITH_MAPS)
+# The encoder inside RG-Gait is frozen: its maps have no gradient.
+@pytest.mark.parametrize("name", [name for name in WITH_MAPS if name != "rggait_tiny"])
 def test_models_that_give_maps_only(name):
     full = make(name).train()
     count = len(full.feature_info)

@@ -287,19 +287,27 @@ def _set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
         module.to(wide)
         if wide != dtype:
             module.register_forward_pre_hook(_widen)
+        for part in module.modules():
+            _lay_out_weights(part)
         return
     if dtype in _HALF and isinstance(module, _TAKES_ITS_OWN_TYPE):
         module.register_forward_pre_hook(_narrow)
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
+    _lay_out_weights(module)
+    for child in module.children():
+        _set_dtypes(child, dtype)
+
+
+def _lay_out_weights(module: nn.Module) -> None:
+    """Puts a module's own weights channels last, which its maps take over."""
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if tensor.ndim in (4, 5):
             tensor.data = channels_last(tensor.data)
     if isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.weight[0].numel() == 1:
         # One number per channel has no layout that the map could take over.
         module.register_forward_hook(_lay_out)
-    for child in module.children():
-        _set_dtypes(child, dtype)
 
 
 def _lay_out(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -202,10 +202,11 @@ class ResidualGapCorrection(GaitModel):
         """
         x, lengths = self.prepare(silhouettes, lengths)
         given = x[:, 0] if self.in_channels == 1 else x
+        # First what gives the maps: a backbone (features_only) ends there.
+        restored, restored_counts = _as_tuples(*self.restorer.forward_features(given, lengths))
         with torch.no_grad():
             maps, counts = _as_tuples(*self.encoder.forward_features(given, lengths))
             frames = self.evaluator.frame_vectors(x)[..., None, None]
-        restored, restored_counts = _as_tuples(*self.restorer.forward_features(given, lengths))
         return (*maps, *restored, frames), (*counts, *restored_counts, lengths)
 
     def correct(
@@ -446,7 +447,7 @@ register_model(
         model_args={
             "encoder": "deepgaitv2_p3d",
             "encoder_args": _TINY_ENCODER,
-            "occlusion_dim": 3,
+            "occlusion_dim": 6,
         },
         input_size=(16, 12),
         embedding="before_bn",

@@ -27,6 +27,7 @@ from gaitzoo.data.sequences import entry_of
 from gaitzoo.data.walks import NothingFoundError, choose_source, scan
 
 __all__ = [
+    "add_layout_option",
     "add_layout_options",
     "check_paths",
     "find_sequences_at",
@@ -52,14 +53,19 @@ def check_paths(*paths: str) -> None:
             )
 
 
-def add_layout_options(command: argparse.ArgumentParser) -> None:
-    """Adds the choice of what the levels of folders are."""
+def add_layout_option(command: argparse.ArgumentParser) -> None:
+    """Adds the name of a layout of folders."""
     command.add_argument(
         "--layout",
         metavar="NAME",
         help=f"how folders stand: {', '.join(LAYOUTS)}, or a path such as "
         "'cam_{view}/{identity}/{type}' (default: by their names)",
     )
+
+
+def add_layout_options(command: argparse.ArgumentParser) -> None:
+    """Adds the choice of what the levels of folders are."""
+    add_layout_option(command)
     command.add_argument(
         "--identity-level",
         type=positive,

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gaitzoo.cli.find import add_layout_option
 from gaitzoo.data.datasets import GaitDataset
-from gaitzoo.data.layouts import LAYOUTS
 
 __all__ = ["add_dataset_options", "listed_probes", "scored_sequences"]
 
@@ -16,12 +16,7 @@ _HAS_RULE = ("casiab", "oumvlp", "grew")  # data sets with a test split without 
 
 def add_dataset_options(command: argparse.ArgumentParser) -> None:
     """Adds the layout of the data set that ``--data`` names, and the people to score."""
-    command.add_argument(
-        "--layout",
-        metavar="NAME",
-        help=f"how folders stand: {', '.join(LAYOUTS)}, or a path such as "
-        "'cam_{view}/{identity}/{type}' (default: by their names)",
-    )
+    add_layout_option(command)
     command.add_argument(
         "--partition", metavar="FILE", help="OpenGait's list of people for training and testing"
     )

@@ -23,6 +23,7 @@ __all__ = [
     "check_exclude",
     "check_ranks",
     "check_sides",
+    "checked_codes",
     "encode",
     "find_matches",
     "first_match_ranks",
@@ -75,15 +76,23 @@ NO_QUERY_LEFT = (
 )
 
 
-def find_matches(
+def checked_codes(
     distances: Tensor, query_labels: Labels, gallery_labels: Labels, exclude: Tensor | None
-) -> Matches:
-    """Ranks of all matches, excluded pairs left out; queries without a match drop out."""
+) -> tuple[Tensor, Tensor]:
+    """Labels of both sides as numbers, when they and what is left out fit the distances."""
     check_distances(distances)
     query_codes, gallery_codes = encode(query_labels, gallery_labels, "labels")
     check_sides(distances, query_codes, gallery_codes, "labels")
     if exclude is not None:
         check_exclude(exclude, distances)
+    return query_codes, gallery_codes
+
+
+def find_matches(
+    distances: Tensor, query_labels: Labels, gallery_labels: Labels, exclude: Tensor | None
+) -> Matches:
+    """Ranks of all matches, excluded pairs left out; queries without a match drop out."""
+    query_codes, gallery_codes = checked_codes(distances, query_labels, gallery_labels, exclude)
     blocks = []
     for start in range(0, len(distances), _ROWS_SORTED_AT_ONCE):
         rows = slice(start, start + _ROWS_SORTED_AT_ONCE)

@@ -119,14 +119,19 @@ class Comparison:
         data: All sequences.
         metric: ``"euclidean"`` or ``"cosine"``.
         reranked: Whether distances are re-ranked, all at once.
-        device: Where to compute.
+        device: Where to compute; ``None`` = on the first CUDA device where there is one, else where
+            the embeddings are.
     """
 
-    def __init__(self, data: Sequences, metric: str, reranked: bool, device: torch.device) -> None:
+    def __init__(
+        self, data: Sequences, metric: str, reranked: bool, device: str | torch.device | None
+    ) -> None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else data.embeddings.device
         self.data = data
         self.metric = metric
         self.reranked = reranked
-        self.device = device
+        self.device = torch.device(device)
 
     def rank(self, query: Tensor, gallery: Tensor, pairs: str, retrieval: bool) -> Ranked:
         """Compares probes with a gallery.

@@ -100,9 +100,7 @@ def evaluate(
         )
     data = Sequences.checked(embeddings, labels, views, types, protocol)
     listed = listed_sequences(data, probes, protocol)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else embeddings.device
-    comparison = Comparison(data, metric, rerank, torch.device(device))
+    comparison = Comparison(data, metric, rerank, device)
     rows, missing = [], []
     used = torch.zeros(len(embeddings), dtype=torch.bool)
     for condition in protocol.conditions:

@@ -28,9 +28,7 @@ from gaitzoo.data.ranking import (
     Labels,
     check_count,
     check_distances,
-    check_exclude,
-    check_sides,
-    encode,
+    checked_codes,
     first_match_ranks,
 )
 
@@ -369,11 +367,7 @@ def _check_width(side: Tensor, wanted: int, what: str, axis: int) -> None:
 def _matches(
     distances: Tensor, query_labels: Labels, gallery_labels: Labels, exclude: Tensor | None
 ) -> Tensor:
-    check_distances(distances)
-    query, gallery = encode(query_labels, gallery_labels, "labels")
-    check_sides(distances, query, gallery, "labels")
-    if exclude is not None:
-        check_exclude(exclude, distances)
+    query, gallery = checked_codes(distances, query_labels, gallery_labels, exclude)
     return query[:, None] == gallery
 
 

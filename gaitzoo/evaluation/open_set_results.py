@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gaitzoo.evaluation.open_set import ErrorCurve, draw_det, draw_roc
 from gaitzoo.evaluation.protocols import GaitProtocol
-from gaitzoo.evaluation.results import SETTINGS, tabulated
+from gaitzoo.evaluation.results import SETTINGS, Tables, tabulated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class OpenSetRow:
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSetResult:
+class OpenSetResult(Tables):
     """What :func:`gaitzoo.evaluate_open_set` found; ``print`` shows tables, in percent.
 
     Attributes:
@@ -90,13 +90,6 @@ class OpenSetResult:
             f"expected a condition among {', '.join(r.condition for r in self.rows)}, got "
             f"{condition!r}"
         )
-
-    def __str__(self) -> str:
-        return "\n\n".join(self._tables("simple"))
-
-    def to_latex(self) -> str:
-        """The tables as LaTeX (package booktabs), in percent."""
-        return "\n\n".join(self._tables("latex_booktabs"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the curves as plain types, rates as fractions."""

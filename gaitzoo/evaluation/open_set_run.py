@@ -102,9 +102,7 @@ def evaluate_open_set(
         raise ValueError(f"expected a rate between 0 and 1, got {rate!r}")
     data = Sequences.checked(embeddings, labels, views, types, protocol)
     listed = listed_sequences(data, probes, protocol)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else embeddings.device
-    comparison = Comparison(data, metric, False, torch.device(device))
+    comparison = Comparison(data, metric, False, device)
     sides = {
         condition.name: choose_sides(data, condition, protocol, listed)
         for condition in protocol.conditions

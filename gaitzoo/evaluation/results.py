@@ -16,7 +16,7 @@ from gaitzoo.metrics import CrossViewRank1
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["SETTINGS", "ProtocolResult", "ScoreRow", "tabulated"]
+__all__ = ["SETTINGS", "ProtocolResult", "ScoreRow", "Tables", "tabulated"]
 
 SETTINGS = {
     "cross_view": "identical views excluded",
@@ -60,8 +60,22 @@ class ScoreRow:
     num_unmatched: int
 
 
+class Tables:
+    """Results that print as tables: a subclass makes them in a form of tabulate's."""
+
+    def _tables(self, form: str) -> list[str]:
+        raise NotImplementedError(f"{type(self).__name__} defines no _tables")
+
+    def __str__(self) -> str:
+        return "\n\n".join(self._tables("simple"))
+
+    def to_latex(self) -> str:
+        """The tables as LaTeX (package booktabs), in percent."""
+        return "\n\n".join(self._tables("latex_booktabs"))
+
+
 @dataclass(frozen=True, eq=False)
-class ProtocolResult:
+class ProtocolResult(Tables):
     """What :func:`gaitzoo.evaluate` found; ``print`` shows the tables of papers, in percent.
 
     Attributes:
@@ -114,13 +128,6 @@ class ProtocolResult:
                     for name in rows[0].scores
                 }
         raise ValueError(f"expected a setting of {self.protocol.name}, got {pairs}, {unmatched}")
-
-    def __str__(self) -> str:
-        return "\n\n".join(self._tables("simple"))
-
-    def to_latex(self) -> str:
-        """The tables as LaTeX (package booktabs), in percent."""
-        return "\n\n".join(self._tables("latex_booktabs"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain types, scores as fractions; NaN cells are ``None``."""

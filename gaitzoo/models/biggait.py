@@ -39,7 +39,7 @@ from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.dinov2 import convert_dinov2
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.registry import register_model
-from gaitzoo.models.residual_keys import HEAD_KEYS
+from gaitzoo.models.residual_keys import HEAD_KEYS, backbone_keys
 
 __all__ = ["BigGait", "convert_checkpoint"]
 
@@ -200,18 +200,6 @@ class BigGait(ColourModel):
 
 
 _NORM = r"(running_mean|running_var|num_batches_tracked)"
-_STEM_KEYS = {
-    rf"gait_net\.{theirs}\.forward_block\.{piece}\.(\w+)": rf"{ours}.{place}.\1"
-    for theirs, ours in (("pre_part", "part_stem"), ("pre_rgb", "appearance_stem"))
-    for piece, place in (
-        (r"conv1\.conv", "stem.0"),
-        ("bn1", "stem.1"),
-        (r"layer1\.0\.conv1", "layers.0.0.conv1"),
-        (r"layer1\.0\.bn1", "layers.0.0.bn1"),
-        (r"layer1\.0\.conv2", "layers.0.0.conv2"),
-        (r"layer1\.0\.bn2", "layers.0.0.bn2"),
-    )
-}
 _KEYS = {
     rf"Mask_Branch\.bn_s\.{_NORM}": r"mask_branch.branch.norm.\1",
     r"Mask_Branch\.down_sampling\.(\w+)": r"mask_branch.branch.linear.\1",
@@ -223,7 +211,8 @@ _KEYS = {
     rf"Appearance_Branch\.bn_s\.{_NORM}": r"appearance.norm.\1",
     rf"Appearance_Branch\.bn_t\.{_NORM}": r"appearance_norm.\1",
     r"Appearance_Branch\.down_sampling\.(\w+)": r"appearance.linear.\1",
-    **_STEM_KEYS,
+    **backbone_keys(r"gait_net\.pre_part", "part_stem"),
+    **backbone_keys(r"gait_net\.pre_rgb", "appearance_stem"),
     r"gait_net\.fusion\.conv\.forward_block\.(\d)\.(\w+)": r"fusion.scores.\1.\2",
     **{
         rf"gait_net\.post_backbone\.forward_block\.layer{layer}\.0\.{piece}\.(\w+)": (

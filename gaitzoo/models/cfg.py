@@ -13,6 +13,9 @@ from gaitzoo.data.modalities import MODALITIES
 __all__ = ["PretrainedCfg", "PretrainedNotAvailable"]
 
 
+FIDELITIES = ("parity", "paper", "reconstruction")
+
+
 class PretrainedNotAvailable(RuntimeError):  # noqa: N818 - reads as what happened
     """Weights were asked for that nobody has published."""
 
@@ -42,6 +45,10 @@ class PretrainedCfg:
         training_data: What the weights were trained on.
         metrics: Published results in percent, with ``"protocol"`` saying how they were measured.
         reproduced: Whether this library measured the published results itself.
+        fidelity: How the code stands to its authors': ``"parity"`` (the same numbers, shown on
+            their outputs), ``"paper"`` (built from the full text), ``"reconstruction"`` (built
+            from an abstract and notes: no numbers of theirs are to be expected); empty for what
+            is nobody else's.
         hub_id: Repository of the weights on the Hugging Face Hub.
         url: Address of the file where it lies on no Hub; nobody states its hash, so that of the
             first download is recorded and compared ever after.
@@ -81,6 +88,7 @@ class PretrainedCfg:
     training_data: str = "none"
     metrics: Mapping[str, Any] = field(default_factory=dict)
     reproduced: bool = False
+    fidelity: str = ""
     hub_id: str | None = None
     url: str | None = None
     filename: str | None = None
@@ -163,6 +171,8 @@ def _check_cfg(cfg: PretrainedCfg) -> None:
         refuse("modalities", f"among {', '.join(MODALITIES)}")
     if cfg.distance not in ("euclidean", "cosine"):
         refuse("distance", '"euclidean" or "cosine"')
+    if cfg.fidelity not in ("", *FIDELITIES):
+        refuse("fidelity", f'among {", ".join(FIDELITIES)}, or ""')
     for name in _TEXTS:
         if not isinstance(getattr(cfg, name), str):
             refuse(name, "as text")

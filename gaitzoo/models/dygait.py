@@ -230,6 +230,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
 
 def _cfg(**fields: object) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="parity",
         license="none stated; the authors' repository allows academic use only",
         paper="https://arxiv.org/abs/2303.14953",
         origin="https://github.com/M-Candy77/DyGait",

@@ -397,6 +397,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
 
 def _cfg(**fields: object) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="parity",
         embedding="after_bn",
         license="none stated; the authors' repository has no licence file and no statement of use",
         paper="https://arxiv.org/abs/2307.09856",

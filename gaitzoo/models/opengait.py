@@ -40,6 +40,7 @@ def opengait_cfg(name: str, paper: str, **fields: object) -> PretrainedCfg:
     elif name in RELEASE_FILES:
         url = RELEASES + RELEASE_FILES[name]
         fields |= {"url": url, "filename": url.rpartition("/")[2]}
+    fields.setdefault("fidelity", "parity")
     return PretrainedCfg(
         license="none stated; authors: academic use only",
         paper=paper,

@@ -325,6 +325,7 @@ def sbcformer_l(**model_args: Any) -> SBCFormer:
 
 def _cfg(size: str, **fields: Any) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="parity",
         model_args=_SIZES[size],
         num_classes=len(RADAR_DIRECTIONS),
         input_size=(224, 224),

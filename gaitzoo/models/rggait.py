@@ -414,6 +414,7 @@ def _convert_encoder(parameters: StateDict) -> StateDict:
 
 def _cfg(num_classes: int, training_data: str, **model_args: Any) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="parity",
         num_classes=num_classes,
         model_args=model_args,
         training_data=training_data,

@@ -324,6 +324,7 @@ _PLAIN_CFGS = {
     "gait3d": opengait_cfg(
         "plaingait.gait3d",
         _PAPER,
+        fidelity="paper",
         num_classes=3000,
         training_data="Gait3D, 3000 subjects",
         metrics={"rank1": 42.9, "protocol": f"{_PROTOCOL}, 64 pixels"},
@@ -331,6 +332,7 @@ _PLAIN_CFGS = {
     "gait3d_128": opengait_cfg(
         "plaingait.gait3d_128",
         _PAPER,
+        fidelity="paper",
         num_classes=3000,
         input_size=(128, 88),
         training_data="Gait3D, 3000 subjects",

@@ -278,6 +278,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
 
 def _cfg(num_classes: int, **fields: object) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="parity",
         num_classes=num_classes,
         license="none stated",
         paper=_PAPER,

@@ -14,6 +14,7 @@ _PAPER = "Bridging Gait Recognition and Large Language Models Sequence Modeling,
 
 def _cfg(**fields: object) -> PretrainedCfg:
     return PretrainedCfg(
+        fidelity="reconstruction",
         license="none: there are no weights",
         paper=_PAPER,
         unavailable=(

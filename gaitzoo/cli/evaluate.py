@@ -245,4 +245,5 @@ def _published(cfg: PretrainedCfg) -> str:
         return "published: no numbers for these weights"
     shown = ", ".join(f"{name} {value}" for name, value in numbers.items())
     measured = f" ({cfg.metrics['protocol']})" if "protocol" in cfg.metrics else ""
-    return f"published for {cfg.name}, in percent: {shown}{measured}"
+    word = ", a reconstruction" if cfg.fidelity == "reconstruction" else ""
+    return f"published for {cfg.name}{word}, in percent: {shown}{measured}"

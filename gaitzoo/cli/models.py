@@ -11,7 +11,7 @@ from tabulate import tabulate
 from gaitzoo.cli.options import add_command
 from gaitzoo.hub.factory import create_model
 from gaitzoo.hub.structure import structure_alone
-from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.cfg import FIDELITIES, PretrainedCfg
 from gaitzoo.models.registry import is_model, list_models, list_tags, model_info
 
 __all__ = ["add_models"]
@@ -45,6 +45,7 @@ def _run(options: argparse.Namespace) -> None:
     rows = [
         (
             cfg.name,
+            cfg.fidelity,
             f"{_count_parameters(cfg):,}",
             "{} x {}".format(*cfg.input_size),
             _weights_column(cfg),
@@ -56,16 +57,28 @@ def _run(options: argparse.Namespace) -> None:
     print(
         tabulate(
             rows,
-            ("model", "parameters", "input", "weights", "Rank-1 %", "licence of the weights"),
-            colalign=("left", "right", "right", "right", "right", "left"),
+            (
+                "model",
+                "fidelity",
+                "parameters",
+                "input",
+                "weights",
+                "Rank-1 %",
+                "licence of the weights",
+            ),
+            colalign=("left", "left", "right", "right", "right", "right", "left"),
             disable_numparse=True,
         )
     )
+    print()
+    for name, meaning in FIDELITIES.items():
+        print(f"{name}: {meaning}")
     print(
         "\nParameters include the classifier of the data set. Rank-1 is as published: 'mean' over "
         "several\nconditions, a mode in brackets if that one was measured instead, (walkers) if "
-        "gaitzoo\nmeasured it on synthetic people. 'gaitzoo models PATTERN --json' says under "
-        "which protocol,\nand all else that is known."
+        "gaitzoo\nmeasured it on synthetic people, (reconstruction) if it is of the authors' own "
+        "code and\nthe code here is not theirs. 'gaitzoo models PATTERN --json' says under which "
+        "protocol,\nand all else that is known."
     )
 
 
@@ -96,6 +109,8 @@ def _rank1_column(cfg: PretrainedCfg) -> str:
         rate, mark = cfg.metrics.get("rank1_walkers"), " (walkers)"
     if "mode" in cfg.metrics:
         mark += f" ({cfg.metrics['mode']})"
+    if cfg.fidelity == "reconstruction":
+        mark += " (reconstruction)"
     return "" if rate is None else f"{rate}{mark}"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gaitzoo.hub.shipped import card_sections
-from gaitzoo.models.cfg import PretrainedCfg
+from gaitzoo.models.cfg import FIDELITIES, PretrainedCfg
+from gaitzoo.models.registry import is_model, model_info
 
-__all__ = ["CARD", "CARD_SECTIONS", "SPDX", "sections_of"]
+__all__ = ["CARD", "CARD_SECTIONS", "SPDX", "fidelity_line", "sections_of"]
 
 # Licences by the names that the Hub knows.
 SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
@@ -45,6 +46,7 @@ silhouettes in, embeddings to compare walking people by out.
 | Embedding | {{ embedding }}; {{ num_parts }} parts of {{ num_features }} channels |
 | Distance | {{ distance }}, mean over parts |
 | Paper | {{ paper }} |
+| Fidelity of the code | {{ fidelity }} |
 | Licence of the weights | {{ license }} |
 | gaitzoo version | {{ version }} |
 
@@ -76,6 +78,18 @@ embeddings = gaitzoo.embed(model, [silhouettes])
 """
 
 
+def fidelity_line(cfg: PretrainedCfg) -> str:
+    """How the code stands to its authors', in one line.
+
+    Args:
+        cfg: Of the model.
+    """
+    # A model built by its class has no tag: the code is that of its architecture all the same.
+    known = model_info(cfg.name) if is_model(cfg.name) else cfg
+    word = cfg.fidelity or known.fidelity
+    return f"{word}: {FIDELITIES[word]}" if word else "no system of others"
+
+
 def sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:
     """Sections that the card has by itself: of weights that exist; of others nothing is known.
 
@@ -98,6 +112,8 @@ def sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:
     if cfg.metrics:
         rows = "\n".join(f"- {name}: {value}" for name, value in cfg.metrics.items())
         who = "measured with this library" if cfg.reproduced else "published by their authors"
+        if cfg.fidelity == "reconstruction":
+            who += " for their own code, of which this is a reconstruction"
         known["results"] = (
             f"Of the weights of `{cfg.name}`, {who}; not measured again on this copy:\n\n{rows}"
         )

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.hub.arguments import refuse_unknown
-from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, sections_of
+from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, fidelity_line, sections_of
 from gaitzoo.hub.checkpoint import check_fits, load_into
 from gaitzoo.hub.download import download
 from gaitzoo.hub.reading import (
@@ -178,6 +178,7 @@ class HubAdapter(
             num_features=self.model.num_features,
             distance=cfg.distance,
             paper=cfg.paper or "none",
+            fidelity=fidelity_line(cfg),
             source=self.source,
             version=config["gaitzoo_version"],
             **sections,
@@ -207,6 +208,13 @@ def _refuse_ready_modules(model: GaitModel) -> None:
             f"expected a model built from arguments that a configuration can hold, got {shown}, "
             "which a folder cannot rebuild; keep model.state_dict() and build the model with the "
             "same modules yourself"
+        )
+    swapped = [name for name, m in model.named_modules() if getattr(m, "replaced", False)]
+    if swapped:
+        raise ValueError(
+            f"expected the convolutions that the model was built with, got {len(swapped)} from "
+            f"replace_convs ({swapped[0]}), which a folder cannot rebuild; keep "
+            "model.state_dict() and call replace_convs on a fresh model"
         )
 
 

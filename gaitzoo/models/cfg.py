@@ -10,10 +10,17 @@ from typing import Any
 
 from gaitzoo.data.modalities import MODALITIES
 
-__all__ = ["PretrainedCfg", "PretrainedNotAvailable"]
+__all__ = ["FIDELITIES", "PretrainedCfg", "PretrainedNotAvailable"]
 
 
-FIDELITIES = ("parity", "paper", "reconstruction")
+# How code stands to its authors', for cards and tables.
+FIDELITIES = {
+    "parity": "gives the numbers of its authors' code, shown on their outputs",
+    "paper": "built from the full text of the paper",
+    "reconstruction": (
+        "built from an abstract and notes: expect the ideas, not the authors' numbers"
+    ),
+}
 
 
 class PretrainedNotAvailable(RuntimeError):  # noqa: N818 - reads as what happened
@@ -172,7 +179,7 @@ def _check_cfg(cfg: PretrainedCfg) -> None:
     if cfg.distance not in ("euclidean", "cosine"):
         refuse("distance", '"euclidean" or "cosine"')
     if cfg.fidelity not in ("", *FIDELITIES):
-        refuse("fidelity", f'among {", ".join(FIDELITIES)}, or ""')
+        refuse("fidelity", f"among {', '.join(FIDELITIES)}, or empty")
     for name in _TEXTS:
         if not isinstance(getattr(cfg, name), str):
             refuse(name, "as text")

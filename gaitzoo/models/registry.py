@@ -110,8 +110,10 @@ def register_model(
         warnings.warn(
             f"a model named {name!r} was registered already; it is replaced", stacklevel=2
         )
-    _add(name, build, cfgs or {"": PretrainedCfg()}, convert, is_tiny=False)
+    cfgs = cfgs or {"": PretrainedCfg()}
+    _add(name, build, cfgs, convert, is_tiny=False)
     if tiny is not None:
+        tiny = replace(tiny, fidelity=next(iter(cfgs.values())).fidelity)
         _add(f"{name}_tiny", build, {"test": tiny}, convert, is_tiny=True)
 
 

@@ -26,6 +26,7 @@ def walkers_cfg(**fields: object) -> PretrainedCfg:
         origin="gaitzoo, examples/train.py",
         training_data="2000 synthetic people of gaitzoo.synthetic, no real person",
         reproduced=True,
+        fidelity="parity",
         notes=(
             "Trained on synthetic bodies only, for trying things out: not a model of the paper's "
             "size, and not measured on data sets of real people."

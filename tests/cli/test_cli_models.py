@@ -64,3 +64,13 @@ def test_models_shows_the_size_of_weights(run, with_weights):
     assert " 1.5 MB " in out
     _, out, _ = run("models", "dygait_tiny", "--json")
     assert "unavailable" not in json.loads(out)[0]
+
+
+def test_models_says_which_are_reconstructions(run):
+    out = run("models", "g*.gait3d")[1]
+    rows = {line.split()[0]: line for line in out.splitlines() if "." in line.split(" ")[0]}
+    assert " reconstruction " in rows["gaitllm.gait3d"]
+    assert "74.1 (reconstruction)" in rows["gaitllm.gait3d"]
+    assert " parity " in rows["gaitset.gait3d"]
+    assert "(reconstruction)" not in rows["gaitset.gait3d"]
+    assert "\nreconstruction: built from an abstract and notes" in out

@@ -1,5 +1,6 @@
 """Models saved, pushed to a Hub, loaded from there, and their cards."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -205,6 +206,13 @@ class TestCard:
         assert "Only cats." in text
         with pytest.raises(ValueError, match=r"among license, .*, got colour"):
             world.model.save_pretrained(world.home / "a", model_card={"colour": "red"})
+
+    def test_the_card_says_how_the_code_stands_to_its_authors(self, world, monkeypatch):
+        model = world.model
+        assert "of the code | parity: gives the numbers of" in self.card(model, world.home / "a")
+        rebuilt = dataclasses.replace(model.pretrained_cfg, fidelity="reconstruction")
+        monkeypatch.setattr(model, "pretrained_cfg", rebuilt)
+        assert "| reconstruction: built from an abstract" in self.card(model, world.home / "a")
 
     def test_a_second_save_replaces_the_card(self, world):
         self.card(world.model, world.home / "a")

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from conftest import LISTED
+from parity import GOLDEN
 
 import gaitzoo
 from gaitzoo import PretrainedCfg, register_model
@@ -118,6 +119,8 @@ def test_cfgs_cannot_be_changed_but_copied():
     assert pickle.loads(pickle.dumps(cfg)) == copy.deepcopy(cfg) == cfg
     with pytest.raises(ValueError, match='"before_bn", "after_bn" or "output"'):
         PretrainedCfg(embedding="middle")
+    with pytest.raises(ValueError, match="among parity, paper, reconstruction, or empty, got 'x'"):
+        PretrainedCfg(fidelity="x")
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -139,6 +142,18 @@ def test_every_tag_says_what_people_must_know(name):
             assert len(cfg.sha256) == 64
         if not cfg.has_weights:
             assert cfg.unavailable
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_parity_is_claimed_only_with_outputs_of_the_authors_code(name):
+    claims = {gaitzoo.model_info(f"{name}.{tag}").fidelity for tag in gaitzoo.list_tags(name)}
+    # Backbones of timm are no gait system of others.
+    tiny = f"{name}_tiny"
+    claims |= {gaitzoo.model_info(tiny).fidelity} if gaitzoo.is_model(tiny) else set()
+    assert len(claims) == 1
+    assert claims != {""} or name.startswith("timm_")
+    known = {path.name.split("_")[0] for path in GOLDEN.glob("*.safetensors")}
+    assert "parity" not in claims or name.split("_")[0] in known
 
 
 def test_two_keys_for_one_parameter_are_refused():

@@ -49,6 +49,7 @@ from gaitzoo.evaluation.results import ProtocolResult, ScoreRow
 from gaitzoo.evaluation.submission import write_grew_submission
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
+from gaitzoo.inference.diffusion import DiffusionFeatureExtractor
 from gaitzoo.inference.embed import embed
 from gaitzoo.inference.export import export_onnx
 from gaitzoo.inference.fuse import fuse_for_inference
@@ -60,12 +61,18 @@ from gaitzoo.inference.segmenters import TransformersSegmenter
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
+from gaitzoo.layers.feature_field import (
+    GaitFeatureField,
+    LocalFeatureMatching,
+    TextureSuppression,
+)
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.hourglass import HourglassAttention, SBCFormerBlock
 from gaitzoo.layers.joint_attention import JointAttention
+from gaitzoo.layers.kernel_forms import KernelTransform
 from gaitzoo.layers.low_rank import add_lora, merge_lora
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_mlp import PartMLP
@@ -77,6 +84,7 @@ from gaitzoo.layers.pooling import (
     TemporalMax,
 )
 from gaitzoo.layers.regions import ASTP, FTA, ARME_Conv, FTABlock
+from gaitzoo.layers.replace import replace_convs
 from gaitzoo.layers.residual import (
     FrameWise,
     ResidualBackbone,
@@ -84,12 +92,21 @@ from gaitzoo.layers.residual import (
     ResidualBlock3d,
     ResidualBlockP3d,
 )
+from gaitzoo.layers.rrs import RRSBranch, RRSHead
+from gaitzoo.layers.transformed import (
+    GroupPool,
+    ReflectConv2d,
+    RotateConv2d,
+    ScaleConv2d,
+    TransformedKernelConv2d,
+)
 from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.biggait import BigGait
 from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
+from gaitzoo.models.denoisinggait import DenoisingGait
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
@@ -131,6 +148,7 @@ from gaitzoo.models.registry import (
     register_model,
 )
 from gaitzoo.models.rggait import GapCorrection, ResidualGapCorrection
+from gaitzoo.models.rrs_gait import RRSGait
 from gaitzoo.models.sconet import ScoNet
 from gaitzoo.models.skeletongait import SkeletonGait
 from gaitzoo.models.skeletongaitpp import SkeletonGaitPP
@@ -156,6 +174,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "CrossGate",
     "DAM",
     "DeepGaitV2",
+    "DenoisingGait",
+    "DiffusionFeatureExtractor",
     "DopplerTimeMapPreprocessor",
     "DyGait",
     "DyGaitBlock",
@@ -176,6 +196,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitBase",
     "GaitBatch",
     "GaitDataset",
+    "GaitFeatureField",
     "GaitFeatures",
     "GaitGL",
     "GaitGraph1",
@@ -193,6 +214,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GapCorrection",
     "GeMHPP",
     "GraphConv",
+    "GroupPool",
     "HSTL",
     "HSTLFeatures",
     "HSTLLevel",
@@ -202,9 +224,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "Identification",
     "Interval",
     "JointAttention",
+    "KernelTransform",
     "L2GProjector",
     "LicenseWarning",
     "LinearProbe",
+    "LocalFeatureMatching",
     "LocalTemporalAggregation",
     "MODALITIES",
     "MTSGait",
@@ -241,7 +265,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "PretrainedNotAvailable",
     "ProtocolResult",
     "RADAR_DIRECTIONS",
+    "RRSBranch",
+    "RRSGait",
+    "RRSHead",
     "RandomTrackletSampler",
+    "ReflectConv2d",
     "RepresentationAggregator",
     "ResGCNBlock",
     "ResidualBackbone",
@@ -249,11 +277,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlock3d",
     "ResidualBlockP3d",
     "ResidualGapCorrection",
+    "RotateConv2d",
     "SBCFormer",
     "SBCFormerBlock",
     "SKELETONS",
     "SMPLGait",
     "SavedTracks",
+    "ScaleConv2d",
     "ScoNet",
     "ScoreRow",
     "Segmenter",
@@ -275,11 +305,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalMax",
     "TemporalPartAggregator",
     "TemporalSwitch",
+    "TextureSuppression",
     "TimmFrames",
     "Track",
     "TrackOptions",
     "TrackStream",
     "TrackletGait",
+    "TransformedKernelConv2d",
     "TransformersSegmenter",
     "UnorderedSampler",
     "Video",
@@ -334,6 +366,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "read_video",
     "record_args",
     "register_model",
+    "replace_convs",
     "reverse_time",
     "robustness",
     "save_tracks",

@@ -10,6 +10,7 @@ from torch.fx.proxy import TraceError
 
 from gaitzoo.layers.conv import Conv2d, Conv3d
 from gaitzoo.layers.fused import fold
+from gaitzoo.layers.fused_transformed import FusedTransformedConv2d
 
 __all__ = ["fold_batch_norms", "fold_sequential"]
 
@@ -52,10 +53,15 @@ def fold_sequential(layers: nn.Sequential, keep: Collection[nn.Module] = ()) -> 
     for before, name, after in zip(names, names[1:], [*names[2:], ""], strict=False):
         conv, bn = layers.get_submodule(before), layers.get_submodule(name)
         rest = _behind_the_norm(bn)
-        if rest is None or not _fit(conv, bn) or conv in keep or bn in keep:
+        if rest is None or conv in keep or bn in keep:
             continue
-        assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-        conv.weight, conv.bias = fold(conv, bn)
+        if isinstance(conv, FusedTransformedConv2d) and isinstance(bn, nn.BatchNorm2d):
+            conv.absorb(bn)
+        elif _fit(conv, bn):
+            assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+            conv.weight, conv.bias = fold(conv, bn)
+        else:
+            continue
         setattr(layers, name, rest)
         if after and type(layers.get_submodule(after)) is nn.ReLU:
             setattr(layers, after, nn.ReLU(inplace=True))

@@ -6,6 +6,7 @@ time reads it, so that the blocks mask their own output, in place, and nothing e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "convolve",
     "fold",
     "fold_inside",
+    "folded",
 ]
 
 
@@ -94,6 +96,17 @@ def fold(
     )
 
 
+def folded(conv: nn.Conv2d | nn.Conv3d, bn: nn.Module) -> nn.Module:
+    """A convolution that does the batch norm behind it too.
+
+    Args:
+        conv: Of this library's or torch's kind, or with a method ``with_norm(bn)`` that gives it.
+        bn: Its batch norm, with statistics.
+    """
+    own: Callable[[nn.Module], nn.Module] | None = getattr(conv, "with_norm", None)
+    return conv_like(conv, *fold(conv, bn)) if own is None else own(bn)
+
+
 def fold_inside(module: nn.Module, *pairs: tuple[str, str]) -> None:
     """Folds batch norms into the convolutions before them, in place.
 
@@ -108,7 +121,11 @@ def fold_inside(module: nn.Module, *pairs: tuple[str, str]) -> None:
             continue
         conv = module.get_submodule(conv_name)
         assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
-        conv.weight, conv.bias = fold(conv, bn)
+        if hasattr(conv, "with_norm"):
+            parent, _, last = conv_name.rpartition(".")
+            setattr(module.get_submodule(parent), last, folded(conv, bn))
+        else:
+            conv.weight, conv.bias = fold(conv, bn)
         setattr(module, bn_name, nn.Identity())
 
 

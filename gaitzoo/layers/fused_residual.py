@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitzoo.layers.fused import conv_like, convolve, fold
+from gaitzoo.layers.fused import conv_like, convolve, fold, folded
 from gaitzoo.layers.sequence import mask_fill_, to_frames, to_sequences
 
 __all__ = ["FusedResidualBlock2d", "FusedResidualBlock3d", "FusedResidualBlockP3d"]
@@ -23,8 +23,8 @@ class FusedResidualBlock2d(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
-        self.conv2 = conv_like(block.conv2, *fold(block.conv2, block.bn2))
+        self.conv1 = folded(block.conv1, block.bn1)
+        self.conv2 = folded(block.conv2, block.bn2)
         self.shortcut = _folded_shortcut(block.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class FusedResidualBlock3d(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
-        self.conv2 = conv_like(block.conv2, *fold(block.conv2, block.bn2))
+        self.conv1 = folded(block.conv1, block.bn1)
+        self.conv2 = folded(block.conv2, block.bn2)
         self.shortcut = _folded_shortcut(block.shortcut)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -70,13 +70,13 @@ class FusedResidualBlockP3d(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.conv1 = conv_like(block.conv1, *fold(block.conv1, block.bn1))
+        self.conv1 = folded(block.conv1, block.bn1)
         weight, bias = fold(block.temporal_conv, block.temporal_bn)
         identity = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
         weight = weight.detach().clone()
         weight[:, :, 1, 0, 0] += identity
         self.temporal_conv = conv_like(block.temporal_conv, weight, bias)
-        self.conv2 = conv_like(block.conv2, *fold(block.conv2, block.bn2))
+        self.conv2 = folded(block.conv2, block.bn2)
         self.shortcut = _folded_shortcut(block.shortcut)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,0 +1,95 @@
+"""Transformed convolutions for inference: the forms of their kernels computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from gaitzoo.layers.conv import Conv2d
+
+__all__ = ["FusedTransformedConv2d"]
+
+
+class FusedTransformedConv2d(nn.Module):
+    """:class:`gaitzoo.TransformedKernelConv2d` and perhaps the batch norm behind it.
+
+    Shapes as there.
+
+    Args:
+        conv: The plain layer.
+    """
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        with torch.no_grad():
+            kernels = conv.kernels()
+            dilations = [transform.dilation for transform in conv.transforms]
+            alike = len({(k.shape[-1], d) for k, d in zip(kernels, dilations, strict=True)}) == 1
+            self.num_together = len(kernels) if alike else 1
+            if alike:
+                kernels = [torch.stack(kernels, dim=1).flatten(0, 1)]
+            self.convs = nn.ModuleList(
+                _plain(conv, kernel, dilation)
+                for kernel, dilation in zip(kernels, dilations, strict=False)
+            )
+            bias = torch.zeros_like(conv.weight[:, 0, 0, 0]) if conv.bias is None else conv.bias
+            self._set(torch.ones_like(bias), bias)
+        self.out_channels, self.group_pool = conv.out_channels, conv.group_pool
+
+    def _set(self, scale: Tensor, bias: Tensor) -> None:
+        self.scale, self.bias = (
+            nn.Parameter(x.detach()[:, None, None].clone(), requires_grad=False)
+            for x in (scale, bias)
+        )
+
+    def absorb(self, norm: nn.Module) -> Self:
+        """Does the work of the batch norm behind it from now on.
+
+        Args:
+            norm: With statistics.
+
+        Returns:
+            Itself.
+        """
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = -norm.running_mean * scale
+        shift = shift if norm.bias is None else shift + norm.bias
+        self._set(self.scale.flatten() * scale, self.bias.flatten() * scale + shift)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the joined map."""
+        maps = [conv(x) for conv in self.convs]
+        if self.num_together > 1 or len(maps) == 1:
+            lifted = maps[0].unflatten(1, (self.out_channels, self.num_together))
+        else:
+            lifted = torch.stack(maps, dim=2)
+        if self.group_pool is None:
+            return torch.addcmul(self.bias[:, None], lifted, self.scale[:, None])
+        # The scale may be negative: not before the maximum.
+        return torch.addcmul(self.bias, self.group_pool(lifted), self.scale)
+
+
+def _plain(conv: Any, kernel: Tensor, dilation: int) -> Conv2d:
+    """A convolution with one form, or with several side by side."""
+    border = dilation * (kernel.shape[-1] // 2)
+    made = Conv2d(
+        conv.in_channels,
+        len(kernel),
+        kernel.shape[-1],
+        conv.stride,
+        border,
+        dilation,
+        conv.groups,
+        bias=False,
+        device="meta",
+    )
+    made.weight = nn.Parameter(kernel.detach(), requires_grad=False)
+    return made

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_size, check_sizes, shape_of
 from gaitzoo.layers.conv import Conv2d, needs_float32
-from gaitzoo.layers.fused_transformed import FusedTransformedConv2d
+from gaitzoo.layers.fused_transformed import FusedTransformedConv2d, join_forms
 from gaitzoo.layers.kernel_forms import KernelTransform
 
 __all__ = [
@@ -140,7 +140,7 @@ class TransformedKernelConv2d(Conv2d):
             bias=bias,
         )
         self.transforms = tuple(transforms)
-        self.group_pool = None if reduce is None else GroupPool(2, reduce)
+        self.reduce = reduce
 
     def kernels(self) -> list[Tensor]:
         """All forms of the kernel, each ``[C_out, C_in / groups, k', k']``."""
@@ -170,7 +170,7 @@ class TransformedKernelConv2d(Conv2d):
 
     def _convolved(self, x: Tensor, kernels: list[Tensor], bias: Tensor | None) -> Tensor:
         dilations = [transform.dilation for transform in self.transforms]
-        pool = self.group_pool
+        count = len(kernels)
 
         def convolve(kernel: Tensor, dilation: int, bias: Tensor | None) -> Tensor:
             border = dilation * (kernel.shape[-1] // 2)
@@ -178,17 +178,19 @@ class TransformedKernelConv2d(Conv2d):
 
         if len({(k.shape[-1], d) for k, d in zip(kernels, dilations, strict=True)}) > 1:
             maps = [convolve(k, d, bias) for k, d in zip(kernels, dilations, strict=True)]
-            lifted = torch.stack(maps, dim=2)
-        elif pool is not None and pool.mode == "mean":
+            if self.reduce is None:
+                return torch.stack(maps, dim=2)
+            return join_forms(maps, count, self.reduce)
+        if self.reduce == "mean":
             # A mean of convolutions is the convolution with the mean kernel.
             return convolve(torch.stack(kernels).mean(0), dilations[0], bias)
-        else:
-            # Forms of a channel side by side, so that groups of channels stay together.
-            together = torch.stack(kernels, dim=1).flatten(0, 1)
-            repeated = None if bias is None else bias.repeat_interleave(len(kernels))
-            y = convolve(together, dilations[0], repeated)
-            lifted = y.unflatten(1, (self.out_channels, len(kernels)))
-        return lifted if pool is None else pool(lifted)
+        # Forms of a channel side by side, so that groups of channels stay together.
+        together = torch.stack(kernels, dim=1).flatten(0, 1)
+        repeated = None if bias is None else bias.repeat_interleave(count)
+        y = convolve(together, dilations[0], repeated)
+        if self.reduce is None:
+            return y.unflatten(1, (self.out_channels, count))
+        return join_forms([y], count, self.reduce)
 
 
 class ReflectConv2d(TransformedKernelConv2d):

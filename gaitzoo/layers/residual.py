@@ -350,16 +350,44 @@ class ResidualBackbone(nn.Module):
             run: Calls a block; a model puts its gradient checkpointing here.
         """
         check_features(x, self.in_channels, lengths)
-        frames = run(self.stem, to_frames(x))
-        num_frame_layers = len(self.layers) if self.mode == "2d" else 1
-        for layer in self.layers[:num_frame_layers]:
-            for block in layer.children():
-                frames = run(block, frames)
-        y = to_sequences(frames, x.shape[0])
-        for layer in self.layers[num_frame_layers:]:
-            for block in layer.children():
-                y = run(block, y, lengths)
-        return y
+        x = self.run_stem(x, run)
+        for index in range(len(self.layers)):
+            x = self.run_layer(index, x, lengths, run)
+        return x
+
+    def run_stem(self, x: Tensor, run: Callable[..., Any] = call_block) -> Tensor:
+        """The map after the stem, ``[N, channels[0], T, H, W]``.
+
+        Args:
+            x: See the class.
+            run: See :meth:`forward`.
+        """
+        return to_sequences(run(self.stem, to_frames(x)), x.shape[0])
+
+    def run_layer(
+        self,
+        index: int,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        run: Callable[..., Any] = call_block,
+    ) -> Tensor:
+        """The map after one layer, for networks that do something between layers.
+
+        Args:
+            index: Number of the layer, from 0.
+            x: The map before it, ``[N, C, T, H, W]``.
+            lengths: See the class.
+            run: See :meth:`forward`.
+        """
+        blocks = self.layers[index].children()
+        if self.mode != "2d" and index > 0:
+            for block in blocks:
+                x = run(block, x, lengths)
+            return x
+        frames = to_frames(x)
+        for block in blocks:
+            frames = run(block, frames)
+        return to_sequences(frames, x.shape[0])
 
 
 def _check_images(x: Tensor, channels: int) -> None:

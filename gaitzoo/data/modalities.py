@@ -287,6 +287,13 @@ MODALITIES: Mapping[str, Modality] = _table(
         file_names=("features",),
     ),
     Modality(
+        name="diffusion_features",
+        axes="N C T H W",
+        channels=4,
+        unit="what a latent diffusion model takes for noise",
+        file_names=("diffusion_features", "diffusion"),
+    ),
+    Modality(
         name="images",
         axes="N C H W",
         value_range=(0.0, 1.0),

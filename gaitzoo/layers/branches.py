@@ -30,6 +30,7 @@ class AttentionFusion(nn.Module):
     Args:
         channels: Channels of each map.
         hidden_channels: Channels between the convolutions that give the weights.
+        kernel_size: Rows and columns of the second of these convolutions, odd; DenoisingGait has 1.
 
     Shapes:
         one: ``[N, C, T, H, W]``, any values.
@@ -38,23 +39,31 @@ class AttentionFusion(nn.Module):
 
     Raises:
         TypeError: If a map is no tensor of floats.
-        ValueError: If an argument is no positive whole number, or the maps have other channels or
-            different shapes.
+        ValueError: If an argument is no positive whole number, ``kernel_size`` is even, or the
+            maps have other channels or different shapes.
 
     Example:
         >>> AttentionFusion(8)(torch.rand(2, 8, 5, 16, 11), torch.rand(2, 8, 5, 16, 11)).shape
         torch.Size([2, 8, 5, 16, 11])
     """
 
-    def __init__(self, channels: int, hidden_channels: int = 4) -> None:
+    def __init__(self, channels: int, hidden_channels: int = 4, kernel_size: int = 3) -> None:
         super().__init__()
-        check_size(channels=channels, hidden_channels=hidden_channels)
+        check_size(channels=channels, hidden_channels=hidden_channels, kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"expected kernel_size as an odd number, got {kernel_size!r}")
         self.channels = channels
         self.scores = nn.Sequential(
             Conv2d(2 * channels, hidden_channels, 1, bias=False),
             nn.BatchNorm2d(hidden_channels),
             nn.ReLU(),
-            Conv2d(hidden_channels, hidden_channels, 3, padding=1, bias=False),
+            Conv2d(
+                hidden_channels,
+                hidden_channels,
+                kernel_size,
+                padding=kernel_size // 2,
+                bias=False,
+            ),
             nn.BatchNorm2d(hidden_channels),
             nn.ReLU(),
             Conv2d(hidden_channels, 2 * channels, 1, bias=False),

@@ -35,7 +35,7 @@ from gaitzoo.models.colour_model import (
     layer_norm_maps,
     resized,
 )
-from gaitzoo.models.conversion import StateDict, rename_by_table
+from gaitzoo.models.conversion import StateDict, pairs_apart, rename_by_table
 from gaitzoo.models.dinov2 import convert_dinov2
 from gaitzoo.models.opengait import opengait_cfg
 from gaitzoo.models.registry import register_model
@@ -254,8 +254,7 @@ def convert_checkpoint(state_dict: StateDict) -> StateDict:
     found = {f"encoder.vit.{key}": value for key, value in convert_dinov2(eyes).items()}
     last = "gait_net.fusion.conv.forward_block.6.weight"
     if last in rest:
-        # The two scores of a channel stand side by side there.
-        rest[last] = rest[last].unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
+        rest[last] = pairs_apart(rest[last])
     return {**rename_by_table(rest, _KEYS, "BigGait"), **found}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-__all__ = ["StateDict", "UnknownKeysError", "rename_by_table", "rename_keys"]
+__all__ = ["StateDict", "UnknownKeysError", "pairs_apart", "rename_by_table", "rename_keys"]
 
 StateDict = dict[str, Tensor]
 
@@ -84,3 +84,20 @@ def rename_by_table(state_dict: StateDict, table: Mapping[str, str], model: str)
         return None
 
     return rename_keys(state_dict, new_key, model)
+
+
+def pairs_apart(weight: Tensor) -> Tensor:
+    """Weights of two scores per channel: side by side in the authors' files, two blocks in ours.
+
+    Args:
+        weight: ``[2 * C, ...]``: both scores of the first channel, both of the second, ...
+
+    Returns:
+        The same shape: the first scores of all channels, then the second ones.
+
+    Example:
+        >>> import torch
+        >>> pairs_apart(torch.arange(6)).tolist()
+        [0, 2, 4, 1, 3, 5]
+    """
+    return weight.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -276,7 +277,9 @@ def autocast(trial: Trial) -> None:
 
 def _loss(output: GaitOutput) -> Tensor:
     """A number that depends on every output, and is not constant for outputs of one norm."""
-    outputs = [x for x in (output.embeddings, output.logits) if x is not None]
+    found = [getattr(output, field.name) for field in fields(output)]
+    outputs = [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
+    outputs += getattr(output, "aux", {}).values()
     source = torch.Generator().manual_seed(0)
     weights = [torch.rand(x.shape, generator=source).to(x) for x in outputs]
     return torch.stack(

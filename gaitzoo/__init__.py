@@ -58,6 +58,7 @@ from gaitzoo.inference.identify import Identification, Match, identify
 from gaitzoo.inference.mediapipe_pose import MediaPipePoseSegmenter
 from gaitzoo.inference.search import nearest
 from gaitzoo.inference.segmenters import TransformersSegmenter
+from gaitzoo.layers.body_parameters import SMPLEncoder
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
@@ -93,6 +94,13 @@ from gaitzoo.layers.residual import (
     ResidualBlockP3d,
 )
 from gaitzoo.layers.rrs import RRSBranch, RRSHead
+from gaitzoo.layers.task_tokens import (
+    BinaryHead,
+    PartTokenizer,
+    RegressionHead,
+    UnifiedGaitTransformer,
+)
+from gaitzoo.layers.token_attention import TokenBlock
 from gaitzoo.layers.transformed import (
     GroupPool,
     ReflectConv2d,
@@ -101,10 +109,12 @@ from gaitzoo.layers.transformed import (
     TransformedKernelConv2d,
 )
 from gaitzoo.layers.window_attention import WindowTransformerBlock
+from gaitzoo.models.aux_output import AuxOutput
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.biggait import BigGait
 from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
+from gaitzoo.models.combo_gait import ComboGait
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.denoisinggait import DenoisingGait
 from gaitzoo.models.dygait import DyGait
@@ -124,6 +134,7 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.mtsgait import MTSGait
+from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
 from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.occlusion import OcclusionEvaluator, OcclusionEvaluatorLoss
 from gaitzoo.models.outputs import GaitOutput
@@ -165,10 +176,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "ASTP",
     "AllFrames",
     "AttentionFusion",
+    "AuxOutput",
     "BigGait",
     "BiggerGait",
+    "BinaryHead",
     "BodyMatrix",
     "BodyPartPool",
+    "ComboGait",
     "CompactBlock",
     "Condition",
     "CrossGate",
@@ -222,6 +236,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "HorizontalPyramidPooling",
     "HourglassAttention",
     "Identification",
+    "IdentityLoss",
     "Interval",
     "JointAttention",
     "KernelTransform",
@@ -239,6 +254,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ModalityTransform",
     "MotionClipAssembler",
     "MultiGaitPP",
+    "MultiTaskGaitLoss",
     "OcclusionEvaluator",
     "OcclusionEvaluatorLoss",
     "OpenSetResult",
@@ -255,6 +271,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PartInfoNCE",
     "PartLinear",
     "PartMLP",
+    "PartTokenizer",
     "Partition",
     "PeakTokenFinder",
     "PeakTokens",
@@ -270,6 +287,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "RRSHead",
     "RandomTrackletSampler",
     "ReflectConv2d",
+    "RegressionHead",
     "RepresentationAggregator",
     "ResGCNBlock",
     "ResidualBackbone",
@@ -281,6 +299,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SBCFormer",
     "SBCFormerBlock",
     "SKELETONS",
+    "SMPLEncoder",
     "SMPLGait",
     "SavedTracks",
     "ScaleConv2d",
@@ -307,12 +326,14 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalSwitch",
     "TextureSuppression",
     "TimmFrames",
+    "TokenBlock",
     "Track",
     "TrackOptions",
     "TrackStream",
     "TrackletGait",
     "TransformedKernelConv2d",
     "TransformersSegmenter",
+    "UnifiedGaitTransformer",
     "UnorderedSampler",
     "Video",
     "VideoFrame",

@@ -84,6 +84,12 @@ from gaitzoo.layers.pooling import (
     LocalTemporalAggregation,
     TemporalMax,
 )
+from gaitzoo.layers.region_dynamics import (
+    RDAEBlock,
+    RegionDynamicAggregation,
+    RegionDynamicExcitation,
+)
+from gaitzoo.layers.region_search import RegionBalanceLoss, RegionReport, RegionSearcher
 from gaitzoo.layers.regions import ASTP, FTA, ARME_Conv, FTABlock
 from gaitzoo.layers.replace import replace_convs
 from gaitzoo.layers.residual import (
@@ -120,6 +126,7 @@ from gaitzoo.models.denoisinggait import DenoisingGait
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
+from gaitzoo.models.gait_rdae import GaitRDAE
 from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
@@ -220,6 +227,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitOutput",
     "GaitPart",
     "GaitProtocol",
+    "GaitRDAE",
     "GaitSample",
     "GaitSet",
     "GaitTR",
@@ -282,11 +290,17 @@ __all__ = [  # noqa: RUF022 - plain order
     "PretrainedNotAvailable",
     "ProtocolResult",
     "RADAR_DIRECTIONS",
+    "RDAEBlock",
     "RRSBranch",
     "RRSGait",
     "RRSHead",
     "RandomTrackletSampler",
     "ReflectConv2d",
+    "RegionBalanceLoss",
+    "RegionDynamicAggregation",
+    "RegionDynamicExcitation",
+    "RegionReport",
+    "RegionSearcher",
     "RegressionHead",
     "RepresentationAggregator",
     "ResGCNBlock",

@@ -26,6 +26,7 @@ from gaitzoo.data.samplers import (
     AllFrames,
     OrderedSampler,
     RandomTrackletSampler,
+    SnippetFrames,
     SnippetSampler,
     UnorderedSampler,
 )
@@ -100,6 +101,12 @@ from gaitzoo.layers.residual import (
     ResidualBlockP3d,
 )
 from gaitzoo.layers.rrs import RRSBranch, RRSHead
+from gaitzoo.layers.snippets import (
+    ResidualSnippetBlock,
+    SnippetBackbone,
+    SnippetBlock,
+    snippet_pool,
+)
 from gaitzoo.layers.task_tokens import (
     BinaryHead,
     PartTokenizer,
@@ -136,6 +143,7 @@ from gaitzoo.models.gaitllm.sentences import G2LProjector, L2GProjector, Represe
 from gaitzoo.models.gaitllm.tokens import MotionClipAssembler, SpatialTokenizer
 from gaitzoo.models.gaitpart import GaitPart, TemporalPartAggregator
 from gaitzoo.models.gaitset import GaitSet
+from gaitzoo.models.gaitsnippet import GaitSnippet
 from gaitzoo.models.gaittr import GaitTR, GaitTRBlock
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
@@ -171,6 +179,7 @@ from gaitzoo.models.sconet import ScoNet
 from gaitzoo.models.skeletongait import SkeletonGait
 from gaitzoo.models.skeletongaitpp import SkeletonGaitPP
 from gaitzoo.models.smplgait import BodyMatrix, PlainGait, SMPLGait
+from gaitzoo.models.snippet_loss import SnippetLoss, SnippetOutput
 from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.task_head import LinearProbe, TaskHead
 from gaitzoo.models.timm_frames import TimmFrames
@@ -230,6 +239,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitRDAE",
     "GaitSample",
     "GaitSet",
+    "GaitSnippet",
     "GaitTR",
     "GaitTRBlock",
     "Gallery",
@@ -309,6 +319,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlock3d",
     "ResidualBlockP3d",
     "ResidualGapCorrection",
+    "ResidualSnippetBlock",
     "RotateConv2d",
     "SBCFormer",
     "SBCFormerBlock",
@@ -331,6 +342,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "Skeleton",
     "SkeletonGait",
     "SkeletonGaitPP",
+    "SnippetBackbone",
+    "SnippetBlock",
+    "SnippetFrames",
+    "SnippetLoss",
+    "SnippetOutput",
     "SnippetSampler",
     "SpatialTokenizer",
     "SwinGait",
@@ -409,6 +425,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "sbcformer_l",
     "sbcformer_s",
     "sbcformer_xs",
+    "snippet_pool",
     "split_people",
     "swap_joints",
     "synthetic",

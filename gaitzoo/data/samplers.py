@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ __all__ = [
     "AllFrames",
     "OrderedSampler",
     "RandomTrackletSampler",
+    "SnippetFrames",
     "SnippetSampler",
     "UnorderedSampler",
 ]
@@ -140,6 +141,18 @@ class AllFrames:
         return torch.arange(min(num_frames, self.limit or num_frames))
 
 
+class SnippetFrames(NamedTuple):
+    """Frames of a sequence, and the snippet of each.
+
+    Args:
+        frames: ``[S]`` int64, numbers of frames from 0.
+        snippet_ids: ``[S]`` int64, numbers of snippets from 0.
+    """
+
+    frames: Tensor
+    snippet_ids: Tensor
+
+
 class SnippetSampler:
     """Frames of a few short segments of a sequence, drawn at random inside each.
 
@@ -148,8 +161,9 @@ class SnippetSampler:
     stand together and in order: snippet ``m`` is ``[m * frames_per_snippet : ...]``. For testing,
     all frames are used instead, in segments from the first frame on.
 
-    Source: GaitSnippet (https://arxiv.org/abs/2508.07782), snippet sampling, rebuilt from its
-    text: both choices are with replacement there; order inside a snippet is inferred.
+    Source: GaitSnippet (https://arxiv.org/abs/2508.07782), snippet sampling, rebuilt from
+    notes: both choices are with replacement there; order inside a snippet, which never matters
+    to the model, is ours.
 
     Args:
         segment: Frames of a segment, about a gait cycle.
@@ -165,6 +179,8 @@ class SnippetSampler:
     Example:
         >>> SnippetSampler(seed=0)(100).shape
         torch.Size([32])
+        >>> SnippetSampler(segment=2).all_frames(5).snippet_ids.tolist()
+        [0, 0, 1, 1, 2]
     """
 
     def __init__(
@@ -188,13 +204,42 @@ class SnippetSampler:
         Returns:
             ``[num_snippets * frames_per_snippet]`` int64.
         """
+        return self.draw(num_frames, generator).frames
+
+    def draw(self, num_frames: int, generator: random.Random | None = None) -> SnippetFrames:
+        """Draws frames and says which snippet each is of.
+
+        Args:
+            num_frames: Frames of the sequence, 1 or more.
+            generator: To draw from; ``None`` = this sampler's own.
+
+        Returns:
+            ``num_snippets * frames_per_snippet`` of both.
+
+        Raises:
+            ValueError: If there is no frame.
+        """
         _check_frames(num_frames)
         draw = generator or self.generator
         cuts = [0, *range(draw.randint(1, self.segment), num_frames, self.segment), num_frames]
         segments = [range(*pair) for pair in pairwise(cuts)]
         chosen = self._some(segments, self.num_snippets, draw)
         frames = [sorted(self._some(part, self.frames_per_snippet, draw)) for part in chosen]
-        return torch.tensor(frames).flatten()
+        ids = torch.arange(self.num_snippets).repeat_interleave(self.frames_per_snippet)
+        return SnippetFrames(torch.tensor(frames).flatten(), ids)
+
+    def all_frames(self, num_frames: int) -> SnippetFrames:
+        """Every frame in order, in segments from the first frame on: for testing.
+
+        Args:
+            num_frames: Frames of the sequence, 1 or more.
+
+        Raises:
+            ValueError: If there is no frame.
+        """
+        _check_frames(num_frames)
+        frames = torch.arange(num_frames)
+        return SnippetFrames(frames, frames // self.segment)
 
     def _some(self, things: Sequence[Any], count: int, draw: random.Random) -> list[Any]:
         if self.replace or len(things) < count:

@@ -21,6 +21,8 @@ from gaitzoo.layers.checks import shape_of
 __all__ = ["ModalityTransform", "create_transform", "normalize_labels"]
 
 _RESIZED = ("silhouettes", "skeleton_maps", "parsing", "parsing_images", "flow_images")
+# Computed from colours of the very crops that silhouettes beside them show.
+_OF_CROPS = ("features", "diffusion_features")
 _HIGHEST_LABEL = 11
 
 
@@ -31,7 +33,8 @@ class ModalityTransform:
     Silhouettes go through :class:`SilhouetteTransform`. Skeleton maps, parsing and pictures of
     parsing or flow of ``H x H`` pixels are cut to ``(H, W)`` on both sides; parsing of any other
     size is cropped to the person and resized by nearest neighbours (:func:`normalize_labels`). A
-    frame in which one of them shows nobody is left out of all modalities. Colours go through
+    frame in which one of them shows nobody is left out of all modalities. Silhouettes beside
+    features must have their size. Colours go through
     :func:`gaitzoo.data.colours.normalize_colours` if there is a ``mean``; otherwise they stay as
     they are, and so do depth, flow and what is no map.
 
@@ -85,7 +88,8 @@ class ModalityTransform:
                 in any frame.
 
         Warns:
-            SilhouetteWarning: See :meth:`SilhouetteTransform.align`.
+            SilhouetteWarning: See :meth:`SilhouetteTransform.align`; also where poses are within
+                0..1, which are no pixels.
         """
         given = isinstance(sequence, Mapping)
         if given != (len(self.modalities) > 1) or (given and set(sequence) != {*self.modalities}):
@@ -163,16 +167,31 @@ class ModalityTransform:
             raise ValueError(f"expected {modality.name} [{', '.join(axes)}], got {shape_of(x)}")
         return x
 
+    def _check_crops(self, silhouettes: Tensor) -> None:
+        """Raises where silhouettes would be cropped away from what stands beside them."""
+        beside = [name for name in self.modalities if name in _OF_CROPS]
+        size = tuple(silhouettes.shape[-2:])
+        if beside and size != tuple(self.input_size):
+            height, width = self.input_size
+            raise ValueError(
+                f"expected silhouettes of {height} x {width} pixels beside {beside[0]}, got "
+                f"{size[0]} x {size[1]}; cut both out of the frames by the same boxes and resize "
+                "the masks"
+            )
+
     def _align_one(
         self, modality: Modality, x: Tensor, found: list[Finding]
     ) -> tuple[Tensor, frozenset[int]]:
         """The aligned frames, and the numbers of those that were left out."""
         if modality.name == "rgb" and self.mean is not None:
             return normalize_colours(x, self.input_size, self.mean, self.std), frozenset()
+        if modality.name == "poses":
+            _warn_of_fractions(x, found)
         if not self._is_resized(modality):
             return x, frozenset()
         height, width = self.input_size
         if modality.name == "silhouettes":
+            self._check_crops(x)
             mine: list[Finding] = []
             transform = SilhouetteTransform(self.input_size, self.normalized)
             aligned = transform.examine(x, mine)
@@ -200,6 +219,17 @@ class ModalityTransform:
             x = normalize_labels(x, height)
         margin = (height - width) // 2
         return x[..., margin : margin + width].contiguous(), empty
+
+
+def _warn_of_fractions(poses: Tensor, found: list[Finding]) -> None:
+    """Nobody is a pixel tall: such coordinates are shares of the frame."""
+    places = poses[..., :2]
+    if bool(((places >= 0) & (places <= 1)).all()) and bool((places > 0).any()):
+        text = (
+            "expected poses in pixels, got x and y within 0..1; multiply x by the width and y by "
+            "the height of the frame"
+        )
+        found.append(Finding("scaled poses", "warning", text))
 
 
 def _common_frames(

@@ -8,7 +8,7 @@ import torch
 import two_modalities  # noqa: F401 - registers its models
 
 import gaitzoo
-from gaitzoo import create_transform
+from gaitzoo import SilhouetteWarning, create_transform
 from gaitzoo.data.silhouettes import SilhouetteTransform
 from gaitzoo.data.transforms import ModalityTransform, normalize_labels
 
@@ -122,7 +122,7 @@ def test_skeleton_maps_are_cut_like_silhouettes():
     ],
 )
 def test_the_others_stay_as_they_are(name, shape):
-    x = torch.rand(shape)
+    x = 2 * torch.rand(shape)
     transform = ModalityTransform((name,), (32, 64))  # wider than high: nothing is cut to it
     assert torch.equal(transform.align(x), x)
     assert torch.equal(transform(x.numpy()), x)
@@ -156,7 +156,7 @@ def test_frames_without_a_person_are_left_out_of_all():
 
 def test_silhouettes_still_warn():
     masks = 255 - raw_masks()
-    sequence = {"silhouettes": masks, "poses": torch.rand(6, 17, 3)}
+    sequence = {"silhouettes": masks, "poses": 9 * torch.rand(6, 17, 3)}
     transform = ModalityTransform(("silhouettes", "poses"), (64, 44))
     with pytest.warns(UserWarning, match="inverted"):
         found = transform.align(sequence)
@@ -192,7 +192,7 @@ def test_what_is_no_array_is_refused():
 
 def test_arrays_of_any_layout():
     transform = ModalityTransform(("poses",), (64, 44))
-    poses = np.random.default_rng(0).random((5, 17, 3))
+    poses = 9 * np.random.default_rng(0).random((5, 17, 3))
     wanted = torch.from_numpy(poses)
     read_only = poses.copy()
     read_only.flags.writeable = False
@@ -205,7 +205,9 @@ def test_transforms_by_model_and_cfg():
     two = create_transform(gaitzoo.create_model("two_branches"))
     assert two == ModalityTransform(("silhouettes", "skeleton_maps"), (16, 12))
     poses = create_transform(gaitzoo.create_model("poses_alone"))
-    assert poses.align(torch.rand(5, 17, 3)).shape == (5, 17, 3)
+    assert poses.align(9 * torch.rand(5, 17, 3)).shape == (5, 17, 3)
+    with pytest.warns(SilhouetteWarning, match=r"pixels, got x and y within 0\.\.1; multiply x by"):
+        poses.align(torch.rand(5, 17, 3))
     images = create_transform(gaitzoo.create_model("images_alone", in_channels=4))
     assert images.align(torch.rand(4, 8, 9)).shape == (4, 8, 9)
     colours = create_transform(gaitzoo.create_model("dygait_tiny", in_channels=3))

@@ -57,6 +57,7 @@ def add_check(commands: Any) -> None:
     command.add_argument(
         "--workers", type=positive, default=0, metavar="N", help="processes that read (default: 0)"
     )
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     add_layout_options(command)
 
 
@@ -77,7 +78,9 @@ def _run(options: argparse.Namespace) -> None:
     first_with: dict[bytes, str] = {}
     looks = _Looks(named, picture is not None)
     seen = in_order(looks, options.workers)
-    for look in tqdm(seen, total=len(looks), unit="seq", desc="checking", disable=None):
+    for look in tqdm(
+        seen, total=len(looks), unit="seq", desc="checking", disable=options.quiet or None
+    ):
         report, name = look.report, named[len(reports)][0]
         if look.digest:
             other = first_with.setdefault(look.digest, name)

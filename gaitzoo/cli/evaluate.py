@@ -148,13 +148,14 @@ def _run(options: argparse.Namespace) -> None:
         "device": options.device,
     }
     result = evaluate(embeddings, labels, rerank=options.rerank, **given)
+    # Before what may refuse the data.
+    print(f"{options.model} on {options.data} ({len(records)} sequences)\n\n{result}\n")
     strangers = None
     if options.open_set:
         chosen = {"rate": options.false_positives, "seed": options.seed}
         said = {name: value for name, value in chosen.items() if value is not None}
         strangers = evaluate_open_set(embeddings, labels, **given, **said)
     cfg = model.pretrained_cfg
-    print(f"{options.model} on {options.data} ({len(records)} sequences)\n\n{result}\n")
     if strangers is not None:
         print(f"{strangers}\n")
     print(_published(cfg))

@@ -125,7 +125,8 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"expected a protocol by views with --views, got {options.protocol}")
     _check_open_set(options)
     model, weights = load_model(options)
-    dataset = scored_sequences(options, model.modalities, align_with(model))
+    joints = getattr(model, "joint_format", "coco17")
+    dataset = scored_sequences(options, model.modalities, align_with(model), joints)
     known = describe_weights(options, model, weights)
     embeddings = _embed(options, model, dataset, known["weights_sha256"])
     records = dataset.records

@@ -31,6 +31,7 @@ def scored_sequences(
     options: argparse.Namespace,
     modalities: Sequence[str],
     transform: Callable[[Any], Any] | None = None,
+    to_format: str = "coco17",
 ) -> GaitDataset:
     """The sequences to score.
 
@@ -38,6 +39,7 @@ def scored_sequences(
         options: Those of :func:`add_dataset_options`, and ``data``.
         modalities: What is read of each.
         transform: Called with each.
+        to_format: Joints that poses come in.
     """
 
     def read(split: str | None) -> GaitDataset:
@@ -48,6 +50,7 @@ def scored_sequences(
             split=split,
             partition=options.partition if split is not None else None,
             transform=transform,
+            to_format=to_format,
         )
 
     if options.split is None and options.partition is None:

@@ -116,6 +116,7 @@ class GaitDataset(Dataset[GaitSample]):
             :class:`gaitzoo.OrderedSampler`; ``None`` = all.
         seed: Of the choice of frames.
         joint_format: Of poses, see :func:`gaitzoo.load_sequence`.
+        to_format: Joints that poses come in, the ``joint_format`` of the model that reads them.
 
     Attributes:
         layout: Name of the layout.
@@ -156,6 +157,7 @@ class GaitDataset(Dataset[GaitSample]):
         frames: FrameSampler | None = None,
         seed: int = 0,
         joint_format: str | None = None,
+        to_format: str = "coco17",
     ) -> None:
         self.root = Path(root)
         self.is_single = isinstance(modalities, str)
@@ -197,7 +199,7 @@ class GaitDataset(Dataset[GaitSample]):
         numbers = {name: number for number, name in enumerate(people)} | {_UNKNOWN: -1}
         self.labels = torch.tensor([numbers[row[0]] for row in rows])
         self.transform, self.frames, self.seed = transform, frames, seed
-        self.joint_format = joint_format
+        self.joint_format, self.to_format = joint_format, to_format
 
     def _rows(
         self, walks: list[Walk], patterns: Mapping[str, str]
@@ -277,7 +279,8 @@ class GaitDataset(Dataset[GaitSample]):
 
     def __getitem__(self, index: int) -> GaitSample:
         record = self.record(index)
-        sequence: Any = load_files(record.files, record.path, joint_format=self.joint_format)
+        formats = {"joint_format": self.joint_format, "to_format": self.to_format}
+        sequence: Any = load_files(record.files, record.path, **formats)
         if self.is_single:
             sequence = sequence[self.modalities[0]]
         if self.transform is not None:

@@ -133,6 +133,8 @@ def test_modalities_in_folders_of_a_walk(tmp_path):
     found = GaitDataset(tmp_path, modalities=("silhouettes", "poses"))
     assert [said(record) for record in found.records] == [("ann", "monday", "")]
     assert found[0].sequence["poses"].shape == (6, 17, 3)
+    openpose = GaitDataset(tmp_path, modalities="poses", to_format="openpose18")
+    assert openpose[0].sequence.shape == (6, 18, 3)
 
 
 def test_files_that_fit_equally_well_are_refused(tmp_path):

@@ -6,6 +6,7 @@ diffusers (https://huggingface.co/docs/diffusers), which is imported when they a
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -123,16 +124,19 @@ class DiffusionFeatureExtractor(nn.Module):
             OSError: If the weights cannot be loaded.
         """
         try:
-            from diffusers import AutoencoderKL, UNet2DConditionModel
+            diffusers = importlib.import_module("diffusers")
         except ImportError as error:
             raise ImportError(
                 "expected diffusers to load a diffusion model, got none; "
                 "pip install 'gaitzoo[diffusion]'"
             ) from error
         try:
-            vae: Any = AutoencoderKL.from_pretrained(name, subfolder="vae", torch_dtype=dtype)
-            unet: Any = UNet2DConditionModel.from_pretrained(
-                name, subfolder="unet", torch_dtype=dtype
+            vae, unet = (
+                network.from_pretrained(name, subfolder=folder, torch_dtype=dtype)
+                for network, folder in (
+                    (diffusers.AutoencoderKL, "vae"),
+                    (diffusers.UNet2DConditionModel, "unet"),
+                )
             )
             text = _empty_prompt(name) if empty_prompt else None
         except (OSError, ValueError) as error:

@@ -261,9 +261,9 @@ class TextureSuppression(nn.Module):
 
     Example:
         >>> suppress = TextureSuppression(share=1.0, threshold=0.5, erosion=1).train()
-        >>> field = torch.tensor([0.1, 0.4, 0.1, 0.9]).repeat(2, 1).view(1, 2, 1, 1, 4)
+        >>> field = torch.tensor([0.1, 0.2, 0.1, 0.9]).repeat(2, 1).view(1, 2, 1, 1, 4)
         >>> suppress(field, torch.ones(1, 1, 1, 4))[0, 0, 0, 0]
-        tensor([0.1000, 0.0000, 0.0000, 0.0000])
+        tensor([0.1000, 0.2000, 0.0000, 0.0000])
     """
 
     def __init__(self, share: float = 0.5, threshold: float = 0.5, erosion: int = 5) -> None:

@@ -1,7 +1,8 @@
 """Combo-Gait: silhouettes and body-model parameters, identity and attributes (a reconstruction).
 
-Paper: https://arxiv.org/abs/2510.10417. No code, no weights and no table of sizes were found: this
-is a reconstruction from the abstract and from notes by others. They say that there are a silhouette
+Paper: https://arxiv.org/abs/2510.10417. No code, no weights and no table of sizes were found, and
+nothing of it is contained here: this is a reconstruction from the abstract and from notes by
+others. They say that there are a silhouette
 encoder, an encoder of SMPL features, one transformer over both and heads of several tasks, trained
 by a weighted sum of losses. All sizes, the token layout, the treatment of missing inputs and
 invalid frames, the normalised orientation and all weights are inferred.

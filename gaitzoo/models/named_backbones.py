@@ -16,7 +16,10 @@ NAMED_BACKBONES = {
 
 
 def named_backbone(
-    name: str, channels: tuple[int, ...], layers: tuple[int, ...] | None = None
+    name: str,
+    channels: tuple[int, ...],
+    layers: tuple[int, ...] | None = None,
+    in_channels: int = 1,
 ) -> ResidualBackbone:
     """The network of silhouettes in front of pooling, with the layers of its family.
 
@@ -24,6 +27,7 @@ def named_backbone(
         name: One of ``NAMED_BACKBONES``.
         channels: Widths of the four layers.
         layers: Blocks of each of the four layers; ``None`` = as the family has.
+        in_channels: Channels of the input.
 
     Raises:
         ValueError: If the name is unknown.
@@ -35,4 +39,4 @@ def named_backbone(
     if name not in NAMED_BACKBONES:
         raise ValueError(f"expected a backbone among {', '.join(NAMED_BACKBONES)}, got {name!r}")
     mode, usual = NAMED_BACKBONES[name]
-    return ResidualBackbone(mode, usual if layers is None else layers, channels)
+    return ResidualBackbone(mode, usual if layers is None else layers, channels, in_channels)

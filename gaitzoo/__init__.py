@@ -11,6 +11,7 @@ from gaitzoo.data.doppler import DopplerTimeMapPreprocessor
 from gaitzoo.data.feature_linking import FeatureLinkingModel, grey_stretch
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
+from gaitzoo.data.marker_basis import load_marker_basis
 from gaitzoo.data.masks import Masks
 from gaitzoo.data.mixing import mix_probabilities
 from gaitzoo.data.modalities import MODALITIES, Modality
@@ -121,6 +122,13 @@ from gaitzoo.layers.transformed import (
     ScaleConv2d,
     TransformedKernelConv2d,
 )
+from gaitzoo.layers.volumes import (
+    HeatmapEncoder,
+    MarkerToMesh,
+    VolumetricHeatmapHead,
+    markers_from_vertices,
+    soft_argmax_3d,
+)
 from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.aux_output import AuxOutput
 from gaitzoo.models.base import GaitModel, record_args
@@ -148,6 +156,7 @@ from gaitzoo.models.gaittr import GaitTR, GaitTRBlock
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
+from gaitzoo.models.mesh_gait import MeshGait, MeshGaitLoss, VolumeStage
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
 from gaitzoo.models.multigaitpp import MultiGaitPP
@@ -251,6 +260,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "HSTLFeatures",
     "HSTLLevel",
     "HaarDownsample2d",
+    "HeatmapEncoder",
     "HorizontalPyramidPooling",
     "HourglassAttention",
     "Identification",
@@ -265,9 +275,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "LocalTemporalAggregation",
     "MODALITIES",
     "MTSGait",
+    "MarkerToMesh",
     "Masks",
     "Match",
     "MediaPipePoseSegmenter",
+    "MeshGait",
+    "MeshGaitLoss",
     "Modality",
     "ModalityTransform",
     "MotionClipAssembler",
@@ -368,6 +381,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "Video",
     "VideoFrame",
     "VideoWarning",
+    "VolumeStage",
+    "VolumetricHeatmapHead",
     "WindowTransformerBlock",
     "XGait",
     "add_lora",
@@ -401,9 +416,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "list_pretrained",
     "list_tags",
     "load_checkpoint",
+    "load_marker_basis",
     "load_sequence",
     "load_silhouettes",
     "losses",
+    "markers_from_vertices",
     "merge_lora",
     "metrics",
     "mix_probabilities",
@@ -426,6 +443,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "sbcformer_s",
     "sbcformer_xs",
     "snippet_pool",
+    "soft_argmax_3d",
     "split_people",
     "swap_joints",
     "synthetic",

@@ -19,36 +19,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaitzoo.data.colours import IMAGENET_MEAN, IMAGENET_STD
-from gaitzoo.layers.branches import AttentionFusion
-from gaitzoo.layers.residual import ResidualBackbone, ResidualBlock2d
-from gaitzoo.models.base import init_weights, record_args
+from gaitzoo.models.base import record_args
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.colour_model import (
-    ColourModel,
-    MaskBranch,
-    TokenBranch,
-    layer_norm_maps,
-    resized,
-)
+from gaitzoo.models.colour_model import layer_norm_maps, resized
 from gaitzoo.models.conversion import StateDict, pairs_apart, rename_by_table
 from gaitzoo.models.dinov2 import convert_dinov2
 from gaitzoo.models.opengait import opengait_cfg
+from gaitzoo.models.person_streams import StreamModel
 from gaitzoo.models.registry import register_model
 from gaitzoo.models.residual_keys import HEAD_KEYS, backbone_keys
 
 __all__ = ["BigGait", "convert_checkpoint"]
 
 _PAPER = "https://arxiv.org/abs/2402.19122"
-# Rows at the top and at the bottom that hold more ground than person.
-_BORDER_ROWS = 5
 
 
-class BigGait(ColourModel):
+class BigGait(StreamModel):
     """BigGait: silhouette-like and appearance-like maps that DINOv2's features turn into.
 
     Source: https://arxiv.org/abs/2402.19122; what differs is listed at the top of this file. The
@@ -110,67 +99,20 @@ class BigGait(ColourModel):
     ) -> None:
         super().__init__(embedding=self.side_of("fc"))
         self.embedding = "fc"
-        width, depth = self.build_encoder(
-            encoder, encoder_pretrained, chunk_frames, image_size, offset=0.1
+        joined = self.build_eyes(
+            encoder, encoder_pretrained, chunk_frames, image_size, encoder_layers
         )
-        if any(type(n) is not int or not 0 <= n < depth for n in encoder_layers):
-            raise ValueError(
-                f"expected encoder_layers as numbers of blocks from 0 to {depth - 1}, got "
-                f"{encoder_layers!r}"
-            )
-        self.encoder_layers, joined = tuple(encoder_layers), len(encoder_layers) * width
-        self.width = width
-        if self.encoder is None:
-            self.in_channels = self.num_joined
-        self.mask_branch = MaskBranch(width)
-        self.denoising = TokenBranch(joined, stream_channels, hidden)
-        self.appearance = TokenBranch(joined, stream_channels)
-        self.appearance_norm = nn.BatchNorm1d(stream_channels, affine=False)
-        first = channels[0]
-        self.part_stem = ResidualBackbone("2d", (1,), (first,), stream_channels)
-        self.appearance_stem = ResidualBackbone("2d", (1,), (first,), stream_channels)
-        self.fusion = AttentionFusion(first, max(1, first // 16))
-        self.blocks = nn.ModuleList(
-            ResidualBlock2d(before, after, stride)
-            for before, after, stride in zip(channels, channels[1:], (2, 2, 1), strict=False)
-        )
+        self.build_streams(self.width, joined, stream_channels, hidden)
+        self.build_gait_network(stream_channels, channels)
         self.build_head(channels[3], part_channels, part_bins, num_classes)
-        for part in (self.part_stem, self.appearance_stem, self.fusion, self.blocks):
-            init_weights(part)
         self.freeze(until="denoising")
-
-    @property
-    def num_joined(self) -> int:
-        """See :attr:`ColourModel.num_joined`."""
-        return (len(self.encoder_layers) + 1) * self.width
-
-    def join_maps(self, maps: list[Tensor], normed: Tensor) -> Tensor:
-        """See :meth:`ColourModel.join_maps`: four blocks, then the last after its norm."""
-        return torch.cat([*(maps[i] for i in self.encoder_layers), normed], dim=1)
-
-    def foreground(self, normed: Tensor) -> Tensor:
-        """Where the person is.
-
-        Args:
-            normed: Last block of DINOv2 after its norm, resized, ``[B, C, H, W]``.
-
-        Returns:
-            ``[B, 1, H, W]`` bool.
-        """
-        probabilities = self.mask_branch(normed)
-        person = probabilities[:, 0].round()
-        border = person[:, :_BORDER_ROWS].sum((1, 2)) + person[:, -_BORDER_ROWS:].sum((1, 2))
-        # A class that fills the rims of a crop is the ground; the other one is the person.
-        swapped = border > _BORDER_ROWS * person.shape[2]
-        person = torch.where(swapped[:, None, None], probabilities[:, 1].round(), person)
-        return F.max_pool2d(person.unsqueeze(1), 3, stride=1, padding=1) > 0
 
     def frame_maps(self, features: Tensor) -> Tensor:
         """See :meth:`ColourModel.frame_maps`: ``[B, channels[3], H / 4, W / 4]`` of the map."""
-        blocks, normed = features.split([features.shape[1] - self.width, self.width], dim=1)
+        blocks, normed = self.taken_apart(features)
         seen = self.foreground(resized(normed, self.map_size))
         maps = resized(layer_norm_maps(blocks), self.map_size)
-        streams = [self._stream(self._denoised, maps, seen), self._stream(self._looks, maps, seen)]
+        streams = self.streams(maps, seen)
         stems = (self.part_stem, self.appearance_stem)
         # As sequences of one frame.
         first, second = (
@@ -180,23 +122,6 @@ class BigGait(ColourModel):
         for block in self.blocks:
             x = self.run(block, x)
         return x
-
-    def _denoised(self, rows: Tensor) -> Tensor:
-        return self.denoising(rows).softmax(dim=1)
-
-    def _looks(self, rows: Tensor) -> Tensor:
-        return self.appearance_norm(self.appearance(rows)).sigmoid()
-
-    def _stream(self, branch: Any, maps: Tensor, seen: Tensor) -> Tensor:
-        """A branch on the person's pixels; all others are zero."""
-        rows, mask = maps.permute(0, 2, 3, 1), seen[:, 0]
-        if not self.training:
-            found = branch(rows.flatten(0, 2)).unflatten(0, rows.shape[:3])
-            return torch.where(mask[..., None], found, 0).permute(0, 3, 1, 2)
-        # Statistics of a batch are those of the person alone.
-        chosen = branch(rows[mask])
-        found = chosen.new_zeros(*mask.shape, chosen.shape[1])
-        return found.masked_scatter(mask[..., None], chosen).permute(0, 3, 1, 2)
 
 
 _NORM = r"(running_mean|running_var|num_batches_tracked)"

@@ -1,0 +1,149 @@
+"""Descriptions of gait, and what a text encoder makes of them, computed once.
+
+Source: LMGait (https://arxiv.org/abs/2601.11931, AAAI 2026), a reconstruction: that descriptions
+are fixed and read by CLIP's frozen text encoder is the authors'; their words, and the layers that
+are read, are [inferred].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from gaitzoo.layers.checks import check_size, shape_of
+
+__all__ = ["CLOTHING_PROMPTS", "GAIT_PROMPTS", "TextPromptBank"]
+
+GAIT_PROMPTS: tuple[str, ...] = (
+    "the swinging arms of a walking person",
+    "the alternating legs of a walking person",
+    "the lean of the torso of a walking person",
+    "the stride and the feet of a walking person",
+    "the head and the shoulders of a walking person",
+)
+"""What to look at."""
+
+CLOTHING_PROMPTS: tuple[str, ...] = ("the texture and the colours of clothes",)
+"""What to look away from."""
+
+
+class TextPromptBank(nn.Module):
+    """Features of a few fixed texts, of several layers of a text encoder; nothing is trained.
+
+    The features are buffers: they are saved with a model, so that it needs no text encoder.
+
+    Args:
+        features: ``[L, K, D]``, the K texts as each of L layers has them.
+        prompts: The texts, ``()`` = unknown.
+        suppressed: How many of the texts, the last ones, say what to look away from.
+
+    Attributes:
+        features: ``[L, K, D]``.
+        signs: ``[K]``, 1, or -1 for what to look away from.
+
+    Raises:
+        ValueError: If axes or numbers do not fit, or a feature is not finite.
+
+    Example:
+        >>> bank = TextPromptBank(torch.rand(3, 2, 8), ("moving legs", "a red coat"), suppressed=1)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
+        >>> net(bank.features).shape, bank.signs.tolist()
+        (torch.Size([3, 2, 4]), [1.0, -1.0])
+    """
+
+    features: Tensor
+    signs: Tensor
+
+    def __init__(self, features: Tensor, prompts: Sequence[str] = (), suppressed: int = 0) -> None:
+        super().__init__()
+        if features.ndim != 3 or 0 in features.shape or not features.is_floating_point():
+            raise ValueError(
+                f"expected text features [L, K, D] of floats, got {shape_of(features)} "
+                f"{features.dtype}"
+            )
+        if not features.is_meta and not bool(features.isfinite().all()):
+            raise ValueError("expected finite text features, got NaN or infinite values")
+        count = features.shape[1]
+        if isinstance(prompts, str) or len(prompts) not in (0, count):
+            raise ValueError(f"expected {count} prompts, as many as features, got {prompts!r}")
+        if type(suppressed) is not int or not 0 <= suppressed <= count:
+            raise ValueError(f"expected suppressed from 0 to {count}, got {suppressed!r}")
+        self.prompts, self.suppressed = tuple(prompts), suppressed
+        signs = torch.ones(count, dtype=features.dtype)
+        signs[count - suppressed :] = -1
+        self.register_buffer("features", features.detach().clone())
+        self.register_buffer("signs", signs.to(features.device))
+
+    @classmethod
+    def random(
+        cls, prompts: Sequence[str], num_levels: int, channels: int, suppressed: int = 0
+    ) -> Self:
+        """A bank that holds the place of features which a file will bring, or for trials.
+
+        Args:
+            prompts: The texts.
+            num_levels: L.
+            channels: D.
+            suppressed: See the class.
+
+        Raises:
+            ValueError: If there is no text, or a number is not positive.
+        """
+        check_size(num_levels=num_levels, channels=channels)
+        return cls(torch.randn(num_levels, len(prompts), channels), prompts, suppressed)
+
+    @classmethod
+    def from_clip(
+        cls,
+        encoder: Any = "openai/clip-vit-base-patch16",
+        prompts: Sequence[str] = (*GAIT_PROMPTS, *CLOTHING_PROMPTS),
+        levels: Sequence[int] = (4, 8, 12),
+        suppressed: int = len(CLOTHING_PROMPTS),
+        tokenizer: Any = None,
+    ) -> Self:
+        """The bank of a text encoder: the state at the end of each text, of every layer asked for.
+
+        Args:
+            encoder: Name of CLIP on the Hub (network, once) or of a folder, or a
+                ``transformers.CLIPTextModel``.
+            prompts: The texts.
+            levels: Layers, counted from 1; 0 = the embeddings of words.
+            suppressed: See the class.
+            tokenizer: ``transformers.CLIPTokenizer`` of a ready encoder.
+
+        Raises:
+            ValueError: If there is no text, a layer does not exist, or a ready encoder comes
+                without tokenizer.
+            OSError: If the encoder cannot be loaded.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"expected prompts, one or more texts, got {prompts!r}")
+        if isinstance(encoder, str):
+            from transformers import CLIPTextModel, CLIPTokenizer
+
+            tokenizer = tokenizer or CLIPTokenizer.from_pretrained(encoder)
+            encoder = CLIPTextModel.from_pretrained(encoder)
+        if tokenizer is None:
+            raise ValueError("expected a tokenizer with a ready encoder, got None")
+        depth = encoder.config.num_hidden_layers
+        if not levels or any(type(n) is not int or not 0 <= n <= depth for n in levels):
+            raise ValueError(f"expected levels from 0 to {depth}, got {levels!r}")
+        read = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        read = read.to(next(encoder.parameters()).device)
+        # The first of them: CLIP pads with the sign that ends a text.
+        ends = (read.input_ids == tokenizer.eos_token_id).int().argmax(dim=1)
+        was_training = encoder.training
+        with torch.no_grad():
+            states = encoder.eval()(
+                input_ids=read.input_ids,
+                attention_mask=read.attention_mask,
+                output_hidden_states=True,
+            ).hidden_states
+        encoder.train(was_training)
+        rows = torch.arange(len(ends), device=ends.device)
+        features = torch.stack([states[level][rows, ends] for level in levels])
+        return cls(features.float().cpu(), prompts, suppressed)

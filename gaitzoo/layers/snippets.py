@@ -146,13 +146,13 @@ def snippet_pool(
 def _pool_runs(x: Tensor, frames: int, count: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Snippets of equally many frames in a row, as one more axis."""
     num_sequences, num_frames = x.shape[0], x.shape[2]
-    y = mask_fill(x, lengths, torch.finfo(x.dtype).min).transpose(1, 2)
+    y = mask_fill(x, lengths, torch.finfo(x.dtype).min)
     # A graph has to hold for any number of frames.
     if torch.compiler.is_compiling() or num_frames % frames:
         # The last frame again and again changes no maximum, nor do frames past the end.
         frame = torch.arange(count * frames, device=x.device).clamp(max=num_frames - 1)
-        y = y.index_select(1, frame)
-    runs = y.unflatten(1, (count, frames)).flatten(0, 1).transpose(1, 2)
+        y = _take(y, frame)
+    runs = y.unflatten(2, (count, frames)).transpose(1, 2).flatten(0, 1)
     pooled = to_sequences(over_time(runs, torch.amax), num_sequences)
     starts = torch.arange(count, device=x.device) * frames
     if lengths is None:
@@ -178,11 +178,18 @@ def _pool_any(
     return pooled[:, :, :count], valid
 
 
+def _take(x: Tensor, frames: Tensor) -> Tensor:
+    """Frames by their numbers, in the order in which the values lie in memory."""
+    if x.stride(1) != 1:
+        return x.transpose(1, 2).index_select(1, frames).transpose(1, 2)
+    return x.movedim(1, -1).index_select(1, frames).movedim(-1, 1)
+
+
 def _spread(pooled: Tensor, snippets: Tensor | int, num_frames: int) -> Tensor:
     """Gives every frame what its snippet has: ``[N, C, M, H, W]`` to ``[N, C, T, H, W]``."""
     if isinstance(snippets, int):
         place = torch.arange(num_frames, device=pooled.device) // snippets
-        return pooled.transpose(1, 2).index_select(1, place).transpose(1, 2)
+        return _take(pooled, place)
     numbers = snippets.to(pooled.device, torch.int64).clamp(min=0)[:, None, :, None, None]
     index = numbers.expand(-1, pooled.shape[1], -1, *pooled.shape[3:])
     return pooled.gather(2, index)

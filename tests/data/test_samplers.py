@@ -108,6 +108,36 @@ def test_snippets_stay_inside_segments(frames, replace):
     assert len(set(whole.tolist())) >= 7
 
 
+@pytest.mark.parametrize("frames", [1, 5, 16, 17, 300])
+def test_snippets_say_which_frames_they_have(frames):
+    sampler = SnippetSampler()
+    drawn = sampler.draw(frames, random.Random(1))
+    assert torch.equal(drawn.frames, sampler(frames, random.Random(1)))
+    assert drawn.snippet_ids.tolist() == [m for m in range(4) for _ in range(8)]
+    whole = sampler.all_frames(frames)
+    assert whole.frames.tolist() == list(range(frames))
+    assert whole.snippet_ids.tolist() == [t // 16 for t in range(frames)]
+    assert whole.snippet_ids.max() == -(-frames // 16) - 1
+    with pytest.raises(ValueError, match="at least one frame"):
+        sampler.all_frames(0)
+
+
+def test_first_segments_have_every_length():
+    class Recorded(random.Random):
+        def randint(self, a, b):
+            self.length = super().randint(a, b)
+            return self.length
+
+    lengths = set()
+    for seed in range(200):
+        draws = Recorded(seed)
+        frames = SnippetSampler()(300, draws).reshape(4, 8)
+        lengths.add(draws.length)
+        segments = (frames - draws.length).div(16, rounding_mode="floor")
+        assert (segments == segments[:, :1]).all()
+    assert lengths == set(range(1, 17))
+
+
 @pytest.mark.parametrize(
     "sampler",
     [OrderedSampler(5, 1), UnorderedSampler(5), SnippetSampler(), RandomTrackletSampler()],

@@ -85,10 +85,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of markers' weights, got {path}, which is none")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, Mapping):
-            raise ValueError("a single array")
-        with file:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("another kind of file")
+        with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"expected {path} as an .npz file of plain arrays, got {error}") from error

@@ -1,11 +1,11 @@
 """Mesh-Gait: volumes of 3-D points from silhouettes, beside plain features (a reconstruction).
 
-Paper: https://arxiv.org/abs/2510.10406. The authors promise code; none was found, and nothing of it
-is contained here. This is a reconstruction from the abstract and from notes by others: silhouettes
-are turned into 3-D heat maps, joints, virtual markers and a mesh are read from them in training
-alone, and features of both kinds are joined. Sizes, the place where the branches part, the fusion
-and the losses' weights are inferred; markers and their mesh are those of Virtual Marker
-(https://arxiv.org/abs/2303.11726).
+Paper: https://arxiv.org/abs/2510.10406. The authors promise code; none was found, and
+nothing of it is contained here. This is a reconstruction from the abstract and from notes by
+others: silhouettes are turned into 3-D heat maps, joints, virtual markers and a mesh are read from
+them in training alone, and features of both kinds are joined. Sizes, the place where the branches
+part, the fusion and the losses' weights are inferred; markers and their mesh are those of Virtual
+Marker (https://arxiv.org/abs/2303.11726).
 """
 
 from __future__ import annotations

@@ -76,7 +76,13 @@ from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.hourglass import HourglassAttention, SBCFormerBlock
 from gaitzoo.layers.joint_attention import JointAttention
 from gaitzoo.layers.kernel_forms import KernelTransform
+from gaitzoo.layers.language import (
+    LanguageAlignmentLoss,
+    LanguageGuidedAttention,
+    MotionAwareness,
+)
 from gaitzoo.layers.low_rank import add_lora, merge_lora
+from gaitzoo.layers.motion import MotionTemporalCapture
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_mlp import PartMLP
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
@@ -156,6 +162,7 @@ from gaitzoo.models.gaittr import GaitTR, GaitTRBlock
 from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
+from gaitzoo.models.lmgait import LMGait
 from gaitzoo.models.mesh_gait import MeshGait, MeshGaitLoss, VolumeStage
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
@@ -163,7 +170,9 @@ from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.occlusion import OcclusionEvaluator, OcclusionEvaluatorLoss
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.parsinggait import ParsingGait
+from gaitzoo.models.person_streams import GaitRepresentationExtractor
 from gaitzoo.models.pretraining import FoundationGaitPretrainer, PartInfoNCE, cosine_momentum
+from gaitzoo.models.prompt_bank import TextPromptBank
 from gaitzoo.models.radar_hmdd import (
     RADAR_DIRECTIONS,
     SBCFormer,
@@ -246,6 +255,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitPart",
     "GaitProtocol",
     "GaitRDAE",
+    "GaitRepresentationExtractor",
     "GaitSample",
     "GaitSet",
     "GaitSnippet",
@@ -269,6 +279,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "JointAttention",
     "KernelTransform",
     "L2GProjector",
+    "LMGait",
+    "LanguageAlignmentLoss",
+    "LanguageGuidedAttention",
     "LicenseWarning",
     "LinearProbe",
     "LocalFeatureMatching",
@@ -283,7 +296,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "MeshGaitLoss",
     "Modality",
     "ModalityTransform",
+    "MotionAwareness",
     "MotionClipAssembler",
+    "MotionTemporalCapture",
     "MultiGaitPP",
     "MultiTaskGaitLoss",
     "OcclusionEvaluator",
@@ -367,6 +382,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TemporalMax",
     "TemporalPartAggregator",
     "TemporalSwitch",
+    "TextPromptBank",
     "TextureSuppression",
     "TimmFrames",
     "TokenBlock",

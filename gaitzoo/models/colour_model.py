@@ -336,7 +336,7 @@ class ColourModel(MaxPooled):
                 highest[n] = found if before is None else torch.maximum(before, found)
         return torch.stack([one for one in highest if one is not None])
 
-    def temporal_reach(self) -> tuple[int, int]:
+    def temporal_reach(self) -> tuple[int, int] | None:
         """See :meth:`GaitModel.temporal_reach`: frames never see each other."""
         return 0, 1
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.checks import shape_of
 
 __all__ = ["CLOTHING_PROMPTS", "GAIT_PROMPTS", "TextPromptBank"]
 
@@ -38,18 +38,18 @@ class TextPromptBank(nn.Module):
 
     Args:
         features: ``[L, K, D]``, the K texts as each of L layers has them.
-        prompts: The texts, ``()`` = unknown.
-        suppressed: How many of the texts, the last ones, say what to look away from.
+        prompts: Texts that say what to look at.
+        suppressed: Texts behind them that say what to look away from.
 
     Attributes:
         features: ``[L, K, D]``.
         signs: ``[K]``, 1, or -1 for what to look away from.
 
     Raises:
-        ValueError: If axes or numbers do not fit, or a feature is not finite.
+        ValueError: If axes or numbers do not fit, a feature is not finite, or texts are no tuples.
 
     Example:
-        >>> bank = TextPromptBank(torch.rand(3, 2, 8), ("moving legs", "a red coat"), suppressed=1)
+        >>> bank = TextPromptBank(torch.rand(3, 2, 8), ("moving legs",), ("a red coat",))
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
         >>> net(bank.features).shape, bank.signs.tolist()
         (torch.Size([3, 2, 4]), [1.0, -1.0])
@@ -58,8 +58,11 @@ class TextPromptBank(nn.Module):
     features: Tensor
     signs: Tensor
 
-    def __init__(self, features: Tensor, prompts: Sequence[str] = (), suppressed: int = 0) -> None:
+    def __init__(
+        self, features: Tensor, prompts: Sequence[str], suppressed: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        self.prompts, self.suppressed = _texts(prompts), _texts(suppressed)
         if features.ndim != 3 or 0 in features.shape or not features.is_floating_point():
             raise ValueError(
                 f"expected text features [L, K, D] of floats, got {shape_of(features)} "
@@ -67,42 +70,24 @@ class TextPromptBank(nn.Module):
             )
         if not features.is_meta and not bool(features.isfinite().all()):
             raise ValueError("expected finite text features, got NaN or infinite values")
-        count = features.shape[1]
-        if isinstance(prompts, str) or len(prompts) not in (0, count):
-            raise ValueError(f"expected {count} prompts, as many as features, got {prompts!r}")
-        if type(suppressed) is not int or not 0 <= suppressed <= count:
-            raise ValueError(f"expected suppressed from 0 to {count}, got {suppressed!r}")
-        self.prompts, self.suppressed = tuple(prompts), suppressed
+        count = len(self.prompts) + len(self.suppressed)
+        if features.shape[1] != count:
+            raise ValueError(
+                f"expected features [L, {count}, D], those of texts to look away from last, "
+                f"got {shape_of(features)}"
+            )
         signs = torch.ones(count, dtype=features.dtype)
-        signs[count - suppressed :] = -1
+        signs[len(self.prompts) :] = -1
         self.register_buffer("features", features.detach().clone())
         self.register_buffer("signs", signs.to(features.device))
-
-    @classmethod
-    def random(
-        cls, prompts: Sequence[str], num_levels: int, channels: int, suppressed: int = 0
-    ) -> Self:
-        """A bank that holds the place of features which a file will bring, or for trials.
-
-        Args:
-            prompts: The texts.
-            num_levels: L.
-            channels: D.
-            suppressed: See the class.
-
-        Raises:
-            ValueError: If there is no text, or a number is not positive.
-        """
-        check_size(num_levels=num_levels, channels=channels)
-        return cls(torch.randn(num_levels, len(prompts), channels), prompts, suppressed)
 
     @classmethod
     def from_clip(
         cls,
         encoder: Any = "openai/clip-vit-base-patch16",
-        prompts: Sequence[str] = (*GAIT_PROMPTS, *CLOTHING_PROMPTS),
+        prompts: Sequence[str] = GAIT_PROMPTS,
+        suppressed: Sequence[str] = CLOTHING_PROMPTS,
         levels: Sequence[int] = (4, 8, 12),
-        suppressed: int = len(CLOTHING_PROMPTS),
         tokenizer: Any = None,
     ) -> Self:
         """The bank of a text encoder: the state at the end of each text, of every layer asked for.
@@ -110,9 +95,9 @@ class TextPromptBank(nn.Module):
         Args:
             encoder: Name of CLIP on the Hub (network, once) or of a folder, or a
                 ``transformers.CLIPTextModel``.
-            prompts: The texts.
-            levels: Layers, counted from 1; 0 = the embeddings of words.
+            prompts: See the class.
             suppressed: See the class.
+            levels: Layers, counted from 1; 0 = the embeddings of words.
             tokenizer: ``transformers.CLIPTokenizer`` of a ready encoder.
 
         Raises:
@@ -120,8 +105,9 @@ class TextPromptBank(nn.Module):
                 without tokenizer.
             OSError: If the encoder cannot be loaded.
         """
-        if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"expected prompts, one or more texts, got {prompts!r}")
+        texts = [*_texts(prompts), *_texts(suppressed)]
+        if not texts:
+            raise ValueError("expected prompts, one or more texts, got none")
         if isinstance(encoder, str):
             from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -132,7 +118,7 @@ class TextPromptBank(nn.Module):
         depth = encoder.config.num_hidden_layers
         if not levels or any(type(n) is not int or not 0 <= n <= depth for n in levels):
             raise ValueError(f"expected levels from 0 to {depth}, got {levels!r}")
-        read = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        read = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         read = read.to(next(encoder.parameters()).device)
         # The first of them: CLIP pads with the sign that ends a text.
         ends = (read.input_ids == tokenizer.eos_token_id).int().argmax(dim=1)
@@ -147,3 +133,10 @@ class TextPromptBank(nn.Module):
         rows = torch.arange(len(ends), device=ends.device)
         features = torch.stack([states[level][rows, ends] for level in levels])
         return cls(features.float().cpu(), prompts, suppressed)
+
+
+def _texts(texts: object) -> tuple[str, ...]:
+    given = isinstance(texts, tuple | list)
+    if not given or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"expected prompts as a tuple of texts, got {texts!r}")
+    return tuple(texts)

@@ -1,5 +1,6 @@
 """Diffusion features: one call, one time step, nothing random, with fakes and with diffusers."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -103,7 +104,7 @@ def test_bad_colours_are_refused():
 
 
 def test_without_diffusers_the_reason_is_said(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"pip install 'gaitzoo\[diffusion\]'"):
         DiffusionFeatureExtractor.from_pretrained("anything")
 

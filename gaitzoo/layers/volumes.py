@@ -77,17 +77,20 @@ class VolumetricHeatmapHead(nn.Module):
         return scores, volumes.unflatten(2, scores.shape[2:])
 
 
-def soft_argmax_3d(volumes: Tensor) -> tuple[Tensor, Tensor]:
+def soft_argmax_3d(volumes: Tensor, centred: bool = False) -> tuple[Tensor, Tensor]:
     """Expected place of each point in its volume, and the probability found there.
 
     A coordinate is the expected index over the size, less a half: the first voxel of an axis of
-    size S is at -0.5, the last at 0.5 - 1 / S, and a volume turned round gives ``-x - 1 / S``.
+    size S is at -0.5, the last at 0.5 - 1 / S, and a volume turned round gives ``-x - 1 / S``. This
+    is Virtual Marker's convention, of a box with room around the body. With ``centred`` voxels are
+    where their middles are, half a voxel further, and a volume turned round gives ``-x``.
 
     Source: Virtual Marker (https://arxiv.org/abs/2303.11726), integral of volumes; the expectation
     over each axis is that of Integral Human Pose (https://arxiv.org/abs/1711.08229).
 
     Args:
         volumes: Probabilities ``[..., D, H, W]`` that sum to one over the last three axes.
+        centred: Count from the middles of voxels.
 
     Returns:
         ``[..., 3]``, x (of W), y (of H) and z (of D) in [-0.5, 0.5); and the probability of the
@@ -111,7 +114,7 @@ def soft_argmax_3d(volumes: Tensor) -> tuple[Tensor, Tensor]:
         index = torch.arange(size, device=volumes.device, dtype=volumes.dtype)
         place = (volumes.sum(others) * index).sum(-1)
         nearest.append(place.detach().round().long().clamp(0, size - 1))
-        places.append(place / size - 0.5)
+        places.append((place + 0.5 * centred) / size - 0.5)
     x, y, z = nearest
     height, width = volumes.shape[-2:]
     voxel = ((z * height + y) * width + x)[..., None]

@@ -111,7 +111,7 @@ class MeshGait(MaxPooled):
     listed at the top of this file. For training holds what :class:`DeepGaitV2` says of padding.
 
     Places are in the box of the frame: x from left to right and y downwards over the frame's width
-    and height, z away from the camera in the scale of y around the root, each in [-0.5, 0.5).
+    and height, z away from the camera in the scale of y around the root, each in [-0.5, 0.5].
 
     Args:
         num_classes: Training identities, 0 = no classifier.
@@ -128,6 +128,9 @@ class MeshGait(MaxPooled):
         fusion: ``"concat"`` (a 1x1 convolution of both), ``"sum"``, or ``"separate"`` (parts of
             their own; twice as many).
         detach_heatmap: Keep gradients of recognition from reaching the volumes.
+        centred: Count places from the middles of voxels, see :func:`soft_argmax_3d`; ours, because
+            feet stand at the lower edge of an aligned frame, out of reach of Virtual Marker's
+            convention.
         adaptive_vertices: V of a mesh with trained weights, see :class:`MarkerToMesh`; 0 = no mesh
             until :meth:`set_marker_basis`.
 
@@ -172,6 +175,7 @@ class MeshGait(MaxPooled):
         stages: int = 1,
         fusion: str = "concat",
         detach_heatmap: bool = False,
+        centred: bool = True,
         adaptive_vertices: int = 0,
     ) -> None:
         super().__init__(embedding=self.side_of("fc"))
@@ -179,7 +183,7 @@ class MeshGait(MaxPooled):
             raise ValueError(f"expected fusion among {', '.join(_FUSIONS)}, got {fusion!r}")
         check_size(num_joints=num_joints, num_markers=num_markers, depth=depth, stages=stages)
         self.embedding, self.in_channels, self.fusion = "fc", in_channels, fusion
-        self.num_joints, self.num_markers = num_joints, num_markers
+        self.num_joints, self.num_markers, self.centred = num_joints, num_markers, centred
         self.backbone = named_backbone(backbone, channels, layers, in_channels)
         points, width = num_joints + num_markers, channels[2]
         self.volumes = nn.ModuleList(
@@ -310,7 +314,7 @@ class MeshGait(MaxPooled):
         found: dict[str, Tensor] = {}
         for i, volume in enumerate(volumes):
             points, confidence = (
-                x.unflatten(0, (num_sequences, -1)) for x in soft_argmax_3d(volume)
+                x.unflatten(0, (num_sequences, -1)) for x in soft_argmax_3d(volume, self.centred)
             )
             joints, markers = points.split([self.num_joints, self.num_markers], dim=2)
             one = {"joints": joints, "markers": markers, "confidence": confidence}

@@ -1,0 +1,439 @@
+"""Noise and its removal: schedules, DDIM steps, guidance, silhouettes as signals.
+
+Sources: DDPM (https://arxiv.org/abs/2006.11239), the cosine schedule of
+https://arxiv.org/abs/2102.09672, DDIM (https://arxiv.org/abs/2010.02502), guidance without a
+classifier (https://arxiv.org/abs/2207.12598), v-prediction (https://arxiv.org/abs/2202.00512).
+Names of methods are those of the schedulers of diffusers, which may stand in for the classes here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from gaitzoo.layers.checks import check_size, shape_of
+
+__all__ = [
+    "DDIMSampler",
+    "DiffusionStep",
+    "NoiseSchedule",
+    "frames_to_signal",
+    "guided",
+    "sample_signal",
+    "signal_to_frames",
+    "standard_normal",
+]
+
+_OFFSET = 0.008  # of the cosine schedule, so that the first steps are not too small
+_LARGEST_BETA = 0.999
+_LINEAR = (1e-4, 0.02)  # betas of 1000 steps
+_PREDICTIONS = {"epsilon": "epsilon", "v": "v", "v_prediction": "v"}
+
+
+class NoiseSchedule(nn.Module):
+    """How much noise stands in a signal at every time step, and what a network predicts of it.
+
+    ``x_t = sqrt(a_t) * x_0 + sqrt(1 - a_t) * noise``, with ``a`` falling from nearly 1 at step 0 to
+    nearly 0 at the last. A network with ``prediction="epsilon"`` says the noise, one with ``"v"``
+    says ``sqrt(a_t) * noise - sqrt(1 - a_t) * x_0``. There are buffers only, which are not saved.
+
+    Source: https://arxiv.org/abs/2102.09672, equation 17 (``"cosine"``, steps limited to a beta of
+    0.999), https://arxiv.org/abs/2006.11239 (``"linear"``, betas 1e-4 to 0.02 for 1000 steps,
+    scaled for other numbers), https://arxiv.org/abs/2202.00512 (``"v"``).
+
+    Args:
+        num_steps: Time steps, 2 or more.
+        kind: ``"cosine"`` or ``"linear"``.
+        prediction: ``"epsilon"`` or ``"v"``.
+
+    Attributes:
+        alphas_cumprod: ``a``, ``[num_steps]`` float32, strictly falling in (0, 1).
+
+    Shapes:
+        x: Signals ``[N, ...]``, any floats.
+        noise: As ``x``.
+        timesteps: ``[N]`` int64 in 0..num_steps-1.
+        returns: ``[N, ...]``, as ``x``.
+
+    Raises:
+        ValueError: If an argument is out of range, or shapes or time steps do not fit.
+
+    Example:
+        >>> schedule, x, noise = NoiseSchedule(100), torch.rand(2, 3), torch.randn(2, 3)
+        >>> t = torch.tensor([5, 70])
+        >>> noisy = schedule.add_noise(x, noise, t)
+        >>> torch.allclose(schedule.predict_x0(noisy, noise, t), x, atol=1e-5)
+        True
+
+        Any network can be taught to find the noise:
+
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 3))
+        >>> loss = F.mse_loss(net(noisy), schedule.to_target(x, noise, t))
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self, num_steps: int = 1000, kind: str = "cosine", prediction: str = "epsilon"
+    ) -> None:
+        super().__init__()
+        check_size(num_steps=num_steps)
+        if num_steps < 2:
+            raise ValueError(f"expected num_steps of 2 or more, got {num_steps}")
+        if kind == "cosine":
+            phase = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+            level = torch.cos((phase + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
+            betas = (1 - level[1:] / level[:-1]).clamp(max=_LARGEST_BETA)
+        elif kind == "linear":
+            first, last = (beta * 1000 / num_steps for beta in _LINEAR)
+            betas = torch.linspace(first, last, num_steps, dtype=torch.float64)
+            betas = betas.clamp(max=_LARGEST_BETA)
+        else:
+            raise ValueError(f'expected kind "cosine" or "linear", got {kind!r}')
+        self._set(torch.cumprod(1 - betas, 0), prediction)
+
+    @classmethod
+    def of_scheduler(cls, scheduler: Any) -> Self:
+        """The schedule of a scheduler of diffusers, for training with its noise.
+
+        Args:
+            scheduler: Has ``alphas_cumprod`` and ``config.prediction_type`` (``"epsilon"`` or
+                ``"v_prediction"``): DDPM, DDIM, DPM-Solver and most others.
+
+        Raises:
+            TypeError: If it has no ``alphas_cumprod``.
+            ValueError: If its prediction is another one.
+        """
+        levels = getattr(scheduler, "alphas_cumprod", None)
+        if not isinstance(levels, Tensor) or levels.ndim != 1 or len(levels) < 2:
+            raise TypeError(
+                "expected a scheduler with alphas_cumprod [num_steps], got "
+                f"{type(scheduler).__name__}"
+            )
+        made = cls(len(levels))
+        config = getattr(scheduler, "config", None)
+        made._set(levels.double(), getattr(config, "prediction_type", "epsilon"))
+        return made
+
+    def _set(self, levels: Tensor, prediction: str) -> None:
+        if prediction not in _PREDICTIONS:
+            raise ValueError(f'expected prediction "epsilon" or "v", got {prediction!r}')
+        self.prediction = _PREDICTIONS[prediction]
+        self.num_steps = len(levels)
+        self.register_buffer("alphas_cumprod", levels.float(), persistent=False)
+
+    def level(self, timesteps: Tensor, like: Tensor) -> Tensor:
+        """``a`` at the time steps, with as many axes as the signal.
+
+        Args:
+            timesteps: ``[N]``.
+            like: The signals, ``[N, ...]``.
+
+        Returns:
+            ``[N, 1, ...]`` in the type of ``like``.
+        """
+        found = self.at(timesteps).to(like)
+        if len(found) != len(like):
+            raise ValueError(
+                f"expected a time step for each of {len(like)} signals, got {len(found)}"
+            )
+        return found.view(-1, *[1] * (like.ndim - 1))
+
+    def at(self, timesteps: Tensor) -> Tensor:
+        """``a`` at the time steps, ``[N]`` float32.
+
+        Args:
+            timesteps: ``[N]``.
+        """
+        if timesteps.ndim != 1 or timesteps.is_floating_point():
+            raise ValueError(
+                f"expected time steps [N] as whole numbers, got {shape_of(timesteps)} "
+                f"{timesteps.dtype}"
+            )
+        if timesteps.device.type == "cpu" and timesteps.numel():
+            low, high = (int(t) for t in timesteps.aminmax())
+            if low < 0 or high >= self.num_steps:
+                raise ValueError(
+                    f"expected time steps in 0..{self.num_steps - 1}, got {low} to {high}"
+                )
+        return self.alphas_cumprod[timesteps.to(self.alphas_cumprod.device)]
+
+    def draw(self, count: int, device: torch.device | None = None) -> Tensor:
+        """Random time steps for a batch, ``[N]`` int64.
+
+        Args:
+            count: N.
+            device: Where they stand.
+        """
+        return torch.randint(self.num_steps, (count,), device=device)
+
+    def add_noise(self, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noisy signals ``x_t``.
+
+        Args:
+            x: Clean signals.
+            noise: Standard normal numbers.
+            timesteps: See the class.
+        """
+        _check_same(x, noise)
+        level = self.level(timesteps, x)
+        return level.sqrt() * x + (1 - level).sqrt() * noise
+
+    def to_target(self, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should say.
+
+        Args:
+            x: Clean signals.
+            noise: What was added.
+            timesteps: See the class.
+        """
+        _check_same(x, noise)
+        if self.prediction == "epsilon":
+            return noise
+        level = self.level(timesteps, x)
+        return level.sqrt() * noise - (1 - level).sqrt() * x
+
+    def predict_x0(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean signals that a prediction means.
+
+        Args:
+            noisy: ``x_t``.
+            prediction: What the network says of it.
+            timesteps: See the class.
+        """
+        _check_same(noisy, prediction)
+        level = self.level(timesteps, noisy)
+        if self.prediction == "epsilon":
+            return (noisy - (1 - level).sqrt() * prediction) / level.sqrt()
+        return level.sqrt() * noisy - (1 - level).sqrt() * prediction
+
+    def extra_repr(self) -> str:
+        """Shows the options when printed."""
+        return f"num_steps={self.num_steps}, prediction={self.prediction!r}"
+
+
+class DiffusionStep(NamedTuple):
+    """What one step of a sampler gives.
+
+    Attributes:
+        prev_sample: ``[N, ...]``, the signal with less noise.
+        pred_original_sample: ``[N, ...]``, the clean signal as it is guessed now.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class DDIMSampler:
+    """Removes noise in a few steps.
+
+    With ``eta=0`` nothing but the first noise is random; with ``eta=1`` and all time steps it is
+    the ancestral sampling of DDPM. The guess of the clean signal is clipped to [-1, 1] at every
+    step.
+
+    Source: DDIM (https://arxiv.org/abs/2010.02502), equations 12 and 16, over every
+    ``num_steps // steps``-th time step from 0 on; behind the last one the signal is clean.
+
+    Args:
+        schedule: How much noise there is.
+        eta: Share of fresh noise, 0 to 1.
+
+    Attributes:
+        timesteps: ``[steps]`` int64, falling; all of them before :meth:`set_timesteps`.
+
+    Raises:
+        ValueError: If ``eta`` or a number of steps is out of range.
+
+    Example:
+        >>> sampler = DDIMSampler(NoiseSchedule(1000))
+        >>> sampler.set_timesteps(4)
+        >>> sampler.timesteps.tolist()
+        [750, 500, 250, 0]
+    """
+
+    def __init__(self, schedule: NoiseSchedule, eta: float = 0.0) -> None:
+        if not 0 <= eta <= 1:
+            raise ValueError(f"expected eta from 0 to 1, got {eta!r}")
+        self.schedule, self.eta = schedule, eta
+        self.set_timesteps(schedule.num_steps)
+
+    def set_timesteps(self, steps: int, device: torch.device | str | None = None) -> None:
+        """Chooses the time steps.
+
+        Args:
+            steps: How many, 2 to all of the schedule.
+            device: Where they stand.
+        """
+        if type(steps) is not int or not 2 <= steps <= self.schedule.num_steps:
+            raise ValueError(
+                f"expected a whole number of steps from 2 to {self.schedule.num_steps}, got "
+                f"{steps!r}"
+            )
+        self._ratio = self.schedule.num_steps // steps
+        self.timesteps = torch.arange(steps, device=device).flip(0) * self._ratio
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Tensor | int,
+        sample: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> DiffusionStep:
+        """From one time step to the next one below.
+
+        Args:
+            model_output: ``[N, ...]``, what the network says of ``sample``.
+            timestep: One of :attr:`timesteps`.
+            sample: ``[N, ...]``, the noisy signals.
+            generator: Source of fresh noise, for ``eta`` above 0.
+        """
+        now = int(timestep)
+        times = torch.full((len(sample),), now, device=sample.device)
+        level = self.schedule.level(times, sample)
+        before = now - self._ratio
+        after = self.schedule.level(times - self._ratio, sample) if before >= 0 else level * 0 + 1
+        clean = self.schedule.predict_x0(sample, model_output, times).clamp(-1, 1)
+        # The noise that belongs to the clipped guess.
+        noise = (sample - level.sqrt() * clean) / (1 - level).sqrt()
+        variance = (1 - after) / (1 - level) * (1 - level / after)
+        spread = self.eta * variance.clamp(min=0).sqrt()
+        direction = (1 - after - spread**2).clamp(min=0).sqrt() * noise
+        previous = after.sqrt() * clean + direction
+        if self.eta > 0 and before >= 0:
+            previous = previous + spread * standard_normal(sample, generator)
+        return DiffusionStep(previous, clean)
+
+
+def guided(null: Tensor, conditional: Tensor, guidance: float) -> Tensor:
+    """A prediction driven away from what is said without conditions.
+
+    Source: https://arxiv.org/abs/2207.12598, with 1 as the conditional prediction itself.
+
+    Args:
+        null: ``[N, ...]``, prediction without conditions.
+        conditional: ``[N, ...]``, prediction with them.
+        guidance: 0 = ``null``, 1 = ``conditional``, above 1 = beyond it.
+
+    Example:
+        >>> guided(torch.zeros(1), torch.ones(1), 2.0)
+        tensor([2.])
+    """
+    if guidance == 1:
+        return conditional
+    return null + guidance * (conditional - null)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers; a generator of the CPU gives the same ones for every device.
+
+    Args:
+        like: Shape, type and device.
+        generator: Their source; ``None`` = torch's own.
+    """
+    device = like.device if generator is None else generator.device
+    drawn = torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32)
+    return drawn.to(like)
+
+
+@torch.no_grad()
+def sample_signal(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Any,
+    noise: Tensor,
+    steps: int = 50,
+    generator: torch.Generator | None = None,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Makes signals of noise.
+
+    Args:
+        predict: Called with ``x_t [N, ...]`` and time steps ``[N]``; what the network says.
+        scheduler: :class:`DDIMSampler`, or a scheduler of diffusers: ``set_timesteps``,
+            ``timesteps`` and ``step(prediction, t, x_t, generator=...).prev_sample`` are called.
+        noise: ``[N, ...]`` standard normal numbers.
+        steps: How many.
+        generator: Source of fresh noise, where the scheduler adds any.
+        callback: Called after every step with its number, 1 to ``steps``, and the signals.
+
+    Returns:
+        ``[N, ...]``.
+
+    Example:
+        A network that sees through all noise gives its picture back:
+
+        >>> schedule, picture = NoiseSchedule(100), torch.rand(1, 4)
+        >>> def predict(x, t):
+        ...     level = schedule.level(t, x)
+        ...     return (x - level.sqrt() * picture) / (1 - level).sqrt()
+        >>> found = sample_signal(predict, DDIMSampler(schedule), torch.randn(1, 4), steps=10)
+        >>> torch.allclose(found, picture, atol=1e-4)
+        True
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    x = noise
+    for number, timestep in enumerate(scheduler.timesteps, start=1):
+        times = torch.full((len(x),), int(timestep), device=x.device)
+        x = scheduler.step(predict(x, times), timestep, x, generator=generator).prev_sample
+        if callback is not None:
+            callback(number, x)
+    return x
+
+
+def frames_to_signal(frames: Tensor, stride: int = 8) -> Tensor:
+    """Silhouettes as a network that halves them sees them: in [-1, 1], with a black border.
+
+    Args:
+        frames: ``[N, 1, T, H, W]`` floats in [0, 1].
+        stride: Height and width become multiples of it.
+
+    Returns:
+        ``[N, 1, T, H', W']``; what is missing stands on both sides in equal parts.
+
+    Example:
+        >>> frames_to_signal(torch.ones(1, 1, 5, 64, 44)).shape
+        torch.Size([1, 1, 5, 64, 48])
+    """
+    check_size(stride=stride)
+    height, width = (-size % stride for size in frames.shape[-2:])
+    borders = (width // 2, width - width // 2, height // 2, height - height // 2)
+    return F.pad(frames * 2 - 1, borders, value=-1.0)
+
+
+def signal_to_frames(signal: Tensor, size: tuple[int, int]) -> Tensor:
+    """What :func:`frames_to_signal` did, undone, and clipped to [0, 1].
+
+    Args:
+        signal: ``[N, 1, T, H', W']``, any values.
+        size: Height and width of the frames.
+
+    Returns:
+        ``[N, 1, T, H, W]``.
+
+    Example:
+        >>> frames = torch.rand(1, 1, 2, 64, 44)
+        >>> found = signal_to_frames(frames_to_signal(frames), (64, 44))
+        >>> torch.allclose(found, frames, atol=1e-6)
+        True
+    """
+    height, width = size
+    if signal.shape[-2] < height or signal.shape[-1] < width:
+        raise ValueError(
+            f"expected a signal of at least {height} x {width} pixels, got {shape_of(signal)}"
+        )
+    top, left = (signal.shape[-2] - height) // 2, (signal.shape[-1] - width) // 2
+    cut = signal[..., top : top + height, left : left + width]
+    return (cut.clamp(-1, 1) + 1) / 2
+
+
+def _check_same(x: Tensor, other: Tensor) -> None:
+    if x.shape != other.shape:
+        raise ValueError(
+            f"expected noise or prediction of the signal's shape, got {shape_of(other)} for "
+            f"{shape_of(x)}"
+        )

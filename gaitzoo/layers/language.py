@@ -177,11 +177,12 @@ class LanguageGuidedAttention(nn.Module):
         check_features(projected, self.channels)
         if (
             tokens.ndim != 3
-            or tokens.shape[0] != len(projected)
+            or tokens.shape[0] != projected.shape[0]
             or tokens.shape[2] != (self.channels)
         ):
             raise ValueError(
-                f"expected tokens [{len(projected)}, K, {self.channels}], got {shape_of(tokens)}"
+                f"expected tokens [N, K, {self.channels}] of {projected.shape[0]} sequences, got "
+                f"{shape_of(tokens)}"
             )
         if signs is not None and signs.shape != tokens.shape[1:2]:
             raise ValueError(f"expected signs [{tokens.shape[1]}], got {shape_of(signs)}")

@@ -244,7 +244,7 @@ class LMGait(StreamModel):
                 guided = torch.cat([self._resized(layer_norm_maps(blocks)), guided], dim=1)
             read = self.streams(to_frames(guided), to_frames(person))
             for stream, frames in zip(streams, read, strict=True):
-                stream.append(to_sequences(frames, len(features)))
+                stream.append(to_sequences(frames, features.shape[0]))
             inside = torch.where(person, found, 0).flatten(2)
             shown.append(inside.to(raised.dtype) @ raised.flatten(2).transpose(1, 2))
             weights.append(inside.sum(2, keepdim=True, dtype=_wide(inside)))

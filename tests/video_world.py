@@ -1,5 +1,6 @@
 """Videos of rendered walkers before moving textures, with the true masks."""
 
+import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -110,6 +111,57 @@ def write(path, frames, rate=25, turn=0, mirrored=False, codec="libx264", **cont
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         file.mux(stream.encode())
     return path
+
+
+def polygons(mask):
+    """Corners ``[x, y, x, y, ...]`` of each piece of a mask; cuts lead to its holes and back."""
+    import cv2
+
+    fine = 4  # outlines go through the middles of pixels: of small ones, they lose little
+    big = mask.repeat(fine, 0).repeat(fine, 1).astype(np.uint8)
+    outlines, family = cv2.findContours(big, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = [np.concatenate([ring, ring[:1]]).reshape(-1, 2) for ring in outlines]
+    pieces = {number: [rings[number]] for number, (*_, of) in enumerate(family[0]) if of < 0}
+    for number, (*_, of) in enumerate(family[0]):
+        if of >= 0:
+            pieces[of] += [rings[number], rings[of][:1]]
+    return [((np.concatenate(rings) + 0.5) / fine).ravel() for rings in pieces.values()]
+
+
+def write_coco(path, visible):
+    """Run lengths of COCO of the people ``[P, T, H, W]``, numbered from 1."""
+    from pycocotools import mask as coco
+
+    entries = []
+    for person, masks in enumerate(visible, 1):
+        for frame, runs in enumerate(
+            coco.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+        ):
+            runs["counts"] = runs["counts"].decode()
+            known = {"image_id": frame, "category_id": 1, "track_id": person, "score": 0.9}
+            entries.append({**known, "segmentation": runs})
+    path.write_text(json.dumps([entry for entry in entries if coco.area(entry["segmentation"])]))
+    return path
+
+
+def write_yolo(folder, visible):
+    """A file of polygons for each frame, with the number of the person behind them."""
+    folder.mkdir()
+    for frame, masks in enumerate(visible.swapaxes(0, 1)):
+        lines = [
+            " ".join(
+                [
+                    "0",
+                    *(f"{v:.6f}" for v in (corners.reshape(-1, 2) / (WIDTH, HEIGHT)).ravel()),
+                    str(person),
+                ]
+            )
+            for person, mask in enumerate(masks, 1)
+            if mask.any()
+            for corners in polygons(mask)
+        ]
+        (folder / f"{frame:03d}.txt").write_text("\n".join(lines))
+    return folder
 
 
 def iou(one, other):

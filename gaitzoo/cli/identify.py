@@ -60,7 +60,7 @@ def add_identify(commands: Any) -> None:
         "--picture", metavar="FILE", help="PNG to write: probes beside their best matches"
     )
     add_layout_options(command)
-    add_model_options(command)
+    add_model_options(command, segmenter=True)
     add_segmenter_options(command)
 
 

@@ -45,8 +45,13 @@ def add_command(
     return command
 
 
-def add_model_options(command: argparse.ArgumentParser) -> None:
-    """Adds the choice of a model, its weights, and where and how much is computed at once."""
+def add_model_options(command: argparse.ArgumentParser, *, segmenter: bool = False) -> None:
+    """Adds the choice of a model, its weights, and where and how much is computed at once.
+
+    Args:
+        command: The command.
+        segmenter: Whether ``--device`` is that of a segmenter too.
+    """
     command.add_argument(
         "--model",
         default="dygait",
@@ -54,7 +59,10 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         help=f"{MODEL_HELP} (default: dygait)",
     )
     command.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT_HELP)
-    command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    default = "default: cpu"
+    if segmenter:
+        default = "of the model and the segmenter; default: cpu, but a segmenter takes a GPU"
+    command.add_argument("--device", metavar="NAME", help=f"cpu, cuda, cuda:1, mps ({default})")
     command.add_argument(
         "--batch-frames",
         type=positive,

@@ -94,6 +94,7 @@ def find_tracks(
         root,
         late,
         segmenter_name=name,
+        masks=options.masks,
         identity=identity,
         content=content,
         options=TrackOptions(

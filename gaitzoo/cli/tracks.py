@@ -16,7 +16,7 @@ from gaitzoo.data.files import load_silhouettes
 from gaitzoo.data.track_files import SavedTracks
 from gaitzoo.data.video import Video, read_video
 from gaitzoo.evaluation.pictures import Panel, contact_sheet, evenly_spaced
-from gaitzoo.evaluation.videos import write_overlay
+from gaitzoo.evaluation.videos import is_overlay, write_overlay
 
 __all__ = ["add_tracks"]
 
@@ -96,10 +96,10 @@ def _check_place(video: Video, root: Path) -> None:
             f"would replace {video.path}, or be frames of it"
         )
     overlay = _overlay(root, video)
-    if overlay.exists() and not (root / f"{video.name}.jsonl").exists():
+    if overlay.exists() and not is_overlay(overlay):
         raise ValueError(
             f"expected no file {overlay}, where the MP4 to look at is written, got one that is "
-            f"not of this command; choose another folder"
+            f"not of this command; choose another folder, or move it away"
         )
 
 

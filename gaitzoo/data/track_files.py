@@ -58,6 +58,7 @@ def save_tracks(
     segmenter: Segmenter,
     *,
     segmenter_name: str,
+    masks: str | os.PathLike[str] | None = None,
     identity: str | None = None,
     content: Content = "silhouettes",
     options: TrackOptions | None = None,
@@ -80,6 +81,8 @@ def save_tracks(
         root: Top of the tree; made if missing.
         segmenter: Gives the masks of people in frames.
         segmenter_name: Which one, for the record.
+        masks: File or folder that the segmenter reads, if it does: others are noticed by their
+            content.
         identity: Who walks, if the video shows one person alone; ``None`` = unknown, each track
             is then a person of its own.
         content: What the tree holds, see :meth:`gaitzoo.Track.save`.
@@ -107,6 +110,7 @@ def save_tracks(
         "content_of_video": _hash_of(video.images or (video.path,)),
         "frame_rate": video.frame_rate,
         "segmenter": segmenter_name,
+        "content_of_masks": None if masks is None else _hash_of_masks(Path(masks)),
         "identity": identity,
         "content": content,
         **asdict(options),
@@ -167,6 +171,25 @@ def _hash_of(files: Sequence[Path]) -> str:
             digest.update(file.read(_ENDS))
             file.seek(max(file.tell(), size - _ENDS))
             digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _hash_of_masks(path: Path) -> str:
+    """SHA-256 of names and contents of files, whole: a mask changes anywhere in a long JSON."""
+    files = {"": path}
+    if path.is_dir():
+        below = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+        files = {
+            name.as_posix(): below[name]
+            for name in sorted(below)
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    digest = hashlib.sha256()
+    for name, file in files.items():
+        digest.update(f"{name}\n{file.stat().st_size}\n".encode())
+        with file.open("rb") as content:
+            while block := content.read(_ENDS):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -14,11 +14,12 @@ from gaitzoo.data.atomic import whole_files
 from gaitzoo.data.files import load_silhouettes
 from gaitzoo.data.video import Video
 
-__all__ = ["draw_tracks", "write_overlay"]
+__all__ = ["draw_tracks", "is_overlay", "write_overlay"]
 
 _LARGEST = 720  # pixels of the longer side
 _TEXT_SIZE = 14
 _OPACITY = 0.55
+_MARK = "tracks of gaitzoo"  # the comment in a file that write_overlay made
 # Told apart by eyes that see no red or green as well (Okabe and Ito's palette without black).
 _COLOURS = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)),
@@ -62,6 +63,31 @@ def draw_tracks(
     return picture
 
 
+def _load_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError('expected PyAV to write videos; pip install "gaitzoo[video]"') from error
+    return av
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether :func:`write_overlay` made a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ImportError: If PyAV is missing.
+    """
+    av = _load_av()
+    try:
+        with av.open(str(path)) as file:
+            return file.metadata.get("comment") == _MARK
+    except av.FFmpegError:
+        return False
+
+
 def write_overlay(video: Video, tracks: Sequence[dict[str, Any]], root: Path, path: Path) -> None:
     """Writes the video with its tracks drawn over it.
 
@@ -76,14 +102,12 @@ def write_overlay(video: Video, tracks: Sequence[dict[str, Any]], root: Path, pa
     Raises:
         ImportError: If PyAV is missing.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError('expected PyAV to write videos; pip install "gaitzoo[video]"') from error
+    av = _load_av()
     waiting = sorted(enumerate(tracks), key=lambda pair: pair[1]["frames"][0], reverse=True)
     shown: list[tuple[int, dict[str, Any], dict[int, int], np.ndarray]] = []
     rate = Fraction(video.frame_rate).limit_denominator(1001)
     with whole_files(path) as unfinished, av.open(str(unfinished), "w") as file:
+        file.metadata["comment"] = _MARK
         # Browsers play H.264, but not every build of FFmpeg writes it.
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         stream = file.add_stream(codec, rate=rate)

@@ -114,6 +114,15 @@ def test_bad_videos_give_one_line(run, street):
     assert code == 2
     assert f"expected no file {Path('foreign', 'street.mp4')}, where" in errors
     assert (street / "foreign" / "street.mp4").read_text() == "of somebody"
+    for more in ((), ("--no-pictures",), ("--no-pictures", "--force"), ("--force",)):
+        # Also beside tracks of this command: nothing but its own pictures is replaced.
+        (street / "foreign" / "street.jsonl").touch()
+        code, _, errors = run(*words, *more)
+        assert (code, "that is not of this command" in " ".join(errors.split())) == (2, True)
+        assert (street / "foreign" / "street.mp4").read_text() == "of somebody"
+    write(street / "foreign" / "street.mp4", np.zeros((2, 64, 64, 3), np.uint8))
+    code, _, errors = run(*words, "--force")
+    assert (code, "not of this command" in " ".join(errors.split())) == (2, True)
     code, _, errors = run("tracks", "masks", "-o", "masks", "--masks", "masks", "-q")
     assert code == 2
     assert "expected another folder than that of the video" in errors

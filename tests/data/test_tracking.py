@@ -19,7 +19,7 @@ from gaitzoo.synthetic import render_walk, sample_identity
 pytest.importorskip("av")
 pytest.importorskip("trackers")
 
-from video_world import RATES, iou, scene, write
+from video_world import RATES, iou, scene, write, write_coco, write_yolo
 
 quick = functools.partial(extract_tracks, progress=False)
 PEOPLE = (3, 5)
@@ -91,6 +91,29 @@ def test_tracks_are_the_walks_that_were_rendered(tmp_path, crossing, rate, turn)
     np.testing.assert_array_equal(covered, expected)
     assert stream.left_out == {"occluded": int(hidden.sum()), "new": 2}
     assert stream.num_frames == 90
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_masks_of_files_give_the_walks_too(tmp_path, crossing, form, known):
+    pytest.importorskip("pycocotools")
+    after = None
+    if form == "coco":
+        path = write_coco(tmp_path / "masks.json", crossing.visible)
+    else:
+        path = write_yolo(tmp_path / "masks", crossing.visible)
+        after = ["id"]
+    masks = gaitzoo.Masks(path, identities=known, yolo_after=after)
+    tracks = quick(crossing.path, masks)
+    assert len(tracks) == 4
+    for track in tracks:
+        person = person_of(crossing, track)
+        assert not known or track.person == person + 1
+        shapes = whole(crossing, person, track)
+        assert min(map(iou, shapes, track.silhouettes.numpy() > 127)) > 0.95
+    seen = {(person_of(crossing, track), track.frames[0] < 45) for track in tracks}
+    assert seen == {(person, before) for person in (0, 1) for before in (True, False)}
+    assert sum(len(track.frames) for track in tracks) > 110
 
 
 def test_identify_finds_the_people_of_a_video(crossing):
@@ -325,6 +348,26 @@ def test_a_video_that_is_there_is_not_read_again(tmp_path, leaving):
     assert not forced.resumed
     assert not (tmp_path / "out" / "ann").exists()
     assert [s.identity for s in gaitzoo.find_sequences(tmp_path / "out")] == ["street-000"]
+
+
+def test_other_masks_under_the_same_path_are_noticed(tmp_path, leaving):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "0.png").write_bytes(b"one")
+
+    def save_here(oracle):
+        return save(leaving.path, tmp_path / "out", oracle, masks=masks)
+
+    assert not save_here(leaving.oracle()).resumed
+    (masks / ".DS_Store").write_bytes(b"of a system")
+    assert save_here(None).resumed
+    (masks / "0.png").write_bytes(b"two")
+    with pytest.raises(FileExistsError, match="made with another content_of_masks"):
+        save_here(None)
+    (masks / "0.png").write_bytes(b"one")
+    (masks / "0.png").rename(masks / "1.png")
+    with pytest.raises(FileExistsError, match="made with another content_of_masks"):
+        save_here(None)
 
 
 def test_a_run_that_is_killed_leaves_nothing_that_counts(tmp_path, crossing):

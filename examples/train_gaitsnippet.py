@@ -69,7 +69,7 @@ def train(
     labels: Tensor,
     steps: int,
 ) -> None:
-    """Eight people with four walks each in every step."""
+    """Six people with four walks each in every step."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -78,7 +78,7 @@ def train(
     for _ in tqdm(range(steps), desc=type(model).__name__, unit="step"):
         batch = [
             person * WALKS + walk
-            for person in draws.sample(people, 8)
+            for person in draws.sample(people, 6)
             for walk in draws.sample(range(WALKS), 4)
         ]
         seen = torch.stack([clips[i][sampler(FRAMES, draws)] for i in batch])
@@ -117,15 +117,14 @@ def draw(path: Path) -> None:
         "snippets,\nall frames": whole,
     }
     figure = Figure(figsize=(10, 4.9), dpi=110, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.35, 1), squeeze=False)[:, 0]
     axes = above.subplots()
     for row, (chosen, ids) in enumerate(rows.values()):
-        numbers = torch.zeros_like(chosen) if ids is None else ids
-        colours = ["#555555" if ids is None else COLOURS[int(i)] for i in numbers]
-        # Draws of the same segment lie above each other.
-        heights = -row + (0 if ids is None else 0.1 * (1 - numbers % 3))
-        axes.scatter(chosen, heights.expand(len(chosen)) if ids is not None else [-row] * 32,
-                     c=colours, s=14, linewidths=0)  # fmt: skip
+        colours, heights = ["#555555"] * len(chosen), torch.full(chosen.shape, -float(row))
+        if ids is not None:
+            colours = [COLOURS[int(i)] for i in ids]
+            heights += 0.1 * (1 - ids % 3)  # draws of one segment lie above each other
+        axes.scatter(chosen, heights, c=colours, s=14, linewidths=0)
     axes.set_yticks([-row for row in range(len(rows))], labels=list(rows))
     axes.set(xlim=(-1, frames), ylim=(-len(rows) + 0.4, 0.6), xlabel="frame of the walk")
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -148,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--people", type=int, default=60, help="people to train on, 8 or more")
+    parser.add_argument("--people", type=int, default=60, help="people to train on, 6 or more")
     parser.add_argument("--steps", type=int, default=150, help="steps of each network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="picture of the frames that are drawn")
@@ -165,11 +164,10 @@ def main() -> None:
 
     torch.manual_seed(options.seed)
     plain = gaitzoo.DeepGaitV2(num_classes=options.people, mode="2d", **NETWORK)
-    train(plain, gaitzoo.UnorderedSampler(16), WalkLoss(), clips, labels, options.steps)
+    train(plain, gaitzoo.UnorderedSampler(32), WalkLoss(), clips, labels, options.steps)
     torch.manual_seed(options.seed)
     model = gaitzoo.GaitSnippet(num_classes=options.people, embed_dim=32, **NETWORK)
-    sampler = gaitzoo.SnippetSampler(num_snippets=2, frames_per_snippet=8)
-    train(model, sampler, gaitzoo.SnippetLoss(), clips, labels, options.steps)
+    train(model, gaitzoo.SnippetSampler(), gaitzoo.SnippetLoss(), clips, labels, options.steps)
     for name, network in (("a set of frames", plain), ("snippets", model)):
         found = rank1(network, probes, gallery, names)
         print(f"{name}: Rank-1 {found:.1f} % of {len(probes)} walks of strangers in coats")

@@ -235,7 +235,7 @@ def _zero_conv(in_channels: int, out_channels: int) -> Conv2d:
 
 def _resized(frames: Tensor, like: Tensor) -> Tensor:
     """Frames of another size: averages where it is smaller, repeated pixels where it is larger."""
-    size = like.shape[-2:]
+    size = (like.shape[-2], like.shape[-1])
     if frames.shape[-2] > size[0]:
         return F.adaptive_avg_pool2d(frames, size)
     return F.interpolate(frames, size, mode="nearest")

@@ -231,13 +231,13 @@ class GaitVideoUNet(nn.Module):
         lengths = lengths_for(lengths, x)
         x = mask_fill(x, lengths)
         count = x.shape[0]
-        context = self.time(_time_code(timesteps.to(x.device)).to(self.time[0].weight.dtype))
+        context = self.time(_time_code(timesteps.to(x.device)).to(x.dtype))
         if cond is not None:
             context = context + cond
         x = to_sequences(self.stem(to_frames(x)), count)
         skips: list[Tensor] = []
         for level, level_blocks in enumerate(self.down):
-            for block in level_blocks:
+            for block in level_blocks.children():
                 x = block(x, context, tokens, lengths)
             skips.append(x if residuals is None else x + residuals[level])
             if level < len(self.halve):
@@ -249,7 +249,7 @@ class GaitVideoUNet(nn.Module):
                 wider = F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest")
                 x = to_sequences(self.widen[number - 1](wider), count)
             x = torch.cat([x, skips.pop()], dim=1)
-            for block in level_blocks:
+            for block in level_blocks.children():
                 x = block(x, context, tokens, lengths)
         return mask_fill(to_sequences(self.out(to_frames(x)), count), lengths)
 

@@ -64,6 +64,7 @@ from gaitzoo.layers.body_parameters import SMPLEncoder
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
+from gaitzoo.layers.expanding_neck import ExpandingBNNeck
 from gaitzoo.layers.feature_field import (
     GaitFeatureField,
     LocalFeatureMatching,
@@ -84,6 +85,7 @@ from gaitzoo.layers.language import (
 from gaitzoo.layers.low_rank import add_lora, merge_lora
 from gaitzoo.layers.motion import MotionTemporalCapture
 from gaitzoo.layers.part_crops import PartCropEncoder
+from gaitzoo.layers.part_graph import PartKnowledgeGraph
 from gaitzoo.layers.part_mlp import PartMLP
 from gaitzoo.layers.plain import FocalConv2d, PlainCNN, SetPool, TemporalSwitch
 from gaitzoo.layers.pooling import (
@@ -142,12 +144,19 @@ from gaitzoo.models.biggait import BigGait
 from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.combo_gait import ComboGait
+from gaitzoo.models.continual import (
+    NegativeDistanceStabilityLoss,
+    PartLogitDistillationLoss,
+    VertexStabilityLoss,
+    forgetting_matrix,
+)
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.denoisinggait import DenoisingGait
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gait_rdae import GaitRDAE
+from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter, GaitAdapterLoss
 from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
@@ -208,6 +217,7 @@ from gaitzoo.version import __version__ as __version__
 __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
+    "AdaptedParts",
     "AllFrames",
     "AttentionFusion",
     "AuxOutput",
@@ -227,6 +237,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "DopplerTimeMapPreprocessor",
     "DyGait",
     "DyGaitBlock",
+    "ExpandingBNNeck",
     "FTA",
     "FTABlock",
     "FeatureInfo",
@@ -241,6 +252,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "G2LProjector",
     "GLConv",
     "GLN",
+    "GaitAdapter",
+    "GaitAdapterLoss",
     "GaitBase",
     "GaitBatch",
     "GaitDataset",
@@ -301,6 +314,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "MotionTemporalCapture",
     "MultiGaitPP",
     "MultiTaskGaitLoss",
+    "NegativeDistanceStabilityLoss",
     "OcclusionEvaluator",
     "OcclusionEvaluatorLoss",
     "OpenSetResult",
@@ -315,7 +329,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "PartCrossGate",
     "PartGraph",
     "PartInfoNCE",
+    "PartKnowledgeGraph",
     "PartLinear",
+    "PartLogitDistillationLoss",
     "PartMLP",
     "PartTokenizer",
     "Partition",
@@ -394,6 +410,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TransformersSegmenter",
     "UnifiedGaitTransformer",
     "UnorderedSampler",
+    "VertexStabilityLoss",
     "Video",
     "VideoFrame",
     "VideoWarning",
@@ -415,6 +432,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "extract_tracks",
     "fill_empty_joints",
     "find_sequences",
+    "forgetting_matrix",
     "fuse_for_inference",
     "gaitgraph_inputs",
     "gaittr_inputs",

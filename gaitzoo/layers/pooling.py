@@ -124,7 +124,7 @@ class GeMHPP(nn.Module):
         part_bins: Numbers of bands; their sum is the number of parts.
         p: First value of the exponent.
         eps: Smallest value of a pixel before the power.
-        learnable: Whether the exponent is trained.
+        learnable: Whether the exponent is trained; else it is no parameter and is not saved.
 
     Shapes:
         x: ``[N, C, H, W]``, any values; every entry of ``part_bins`` divides H.
@@ -152,7 +152,12 @@ class GeMHPP(nn.Module):
         if not (eps > 0 and 0 < p < float("inf")):
             raise ValueError(f"expected p and eps above 0, got p={p} and eps={eps}")
         self.eps = eps
-        self.p = nn.Parameter(torch.full((1,), float(p)), requires_grad=learnable)
+        exponent = torch.full((1,), float(p))
+        self.p: Tensor
+        if learnable:
+            self.p = nn.Parameter(exponent)
+        else:
+            self.register_buffer("p", exponent, persistent=False)
 
     @property
     def num_parts(self) -> int:

@@ -20,16 +20,22 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg
 from gaitzoo.models.conversion import StateDict, UnknownKeysError, rename_by_table
+from gaitzoo.models.encoders import (
+    build_encoder,
+    check_encoder,
+    encoder_description,
+    without_neck,
+)
 from gaitzoo.models.occlusion import OcclusionEvaluator
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.recorded import ReadyModule
-from gaitzoo.models.registry import find_architecture, is_model, model_info, register_model
+from gaitzoo.models.registry import register_model
 from gaitzoo.models.residual_keys import convert_residual
 from gaitzoo.models.swingait import convert_checkpoint as convert_swingait
 
@@ -132,22 +138,22 @@ class ResidualGapCorrection(GaitModel):
         if in_channels != 1:
             arguments["in_channels"] = in_channels
         if isinstance(encoder, str):
-            built, fresh = _build(encoder, arguments), _build(encoder, arguments)
+            built, fresh = build_encoder(encoder, arguments), build_encoder(encoder, arguments)
         else:
             if arguments:
                 raise ValueError(
                     f"expected {', '.join(arguments)} with the name of an encoder only, got a model"
                 )
-            built = _checked(copy.deepcopy(encoder))
+            built = check_encoder(copy.deepcopy(encoder))
             fresh = _fresh(built)
         like = next(p for p in built.parameters() if p.is_floating_point())
         self.in_channels = built.in_channels
         self.num_features, self.num_parts = built.num_features, built.num_parts
         self.min_frames = built.min_frames
         neck = _neck_of(built, num_classes)
-        self.encoder = _without_neck(built)
+        self.encoder = without_neck(built)
         self.evaluator = _evaluator(evaluator, self.in_channels, occlusion_dim, amount)
-        self.restorer = _without_neck(fresh)
+        self.restorer = without_neck(fresh)
         if copy_encoder:
             self.restorer.load_state_dict(self.encoder.state_dict())
         self.mixer = PartLinear(
@@ -169,7 +175,7 @@ class ResidualGapCorrection(GaitModel):
         """See :meth:`GaitModel.config_args`: an encoder that was handed over, by its name."""
         arguments = dict(self.model_args)
         if isinstance(arguments["encoder"], ReadyModule):
-            described = _description(self.encoder)
+            described = encoder_description(self.encoder)
             if described is not None:
                 arguments["encoder"], arguments["encoder_args"] = described
         arguments["evaluator"] = None  # its weights come with the others
@@ -237,66 +243,16 @@ class ResidualGapCorrection(GaitModel):
         return GaitOutput(embeddings=corrected.embeddings, logits=corrected.logits)
 
 
-class _NoNeck(nn.Module):
-    """Stands where a neck was taken off: part vectors stay as they are, without classes."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """Returns the part vectors and no class scores."""
-        return x, None
-
-
-def _build(name: str, arguments: Mapping[str, Any]) -> GaitModel:
-    """A fresh encoder without classes."""
-    cfg, entry = model_info(name), find_architecture(name.partition(".")[0])
-    classes = {} if entry.classifier_key is None else {"num_classes": 0}
-    model = entry.build(**{**cfg.model_args, **arguments, **classes})
-    if cfg.modalities:
-        model.modalities = cfg.modalities
-    return _checked(model)
-
-
-def _checked(encoder: Any) -> GaitModel:
-    """The encoder, or an error that says why it cannot be one."""
-    if not isinstance(encoder, GaitModel):
-        raise TypeError(
-            "expected the encoder as a name or a gaitzoo model, got "
-            f"{type(encoder).__name__}; derive its class from gaitzoo.GaitModel"
-        )
-    kind = type(encoder)
-    if kind.forward_features is GaitModel.forward_features or encoder.fused:
-        raise ValueError(
-            "expected a plain encoder with forward_features and forward_head, got "
-            f"{'a fused' if encoder.fused else 'a'} {kind.__name__}"
-        )
-    if encoder.modalities != ("silhouettes",):
-        raise ValueError(
-            "expected an encoder of silhouettes, which alone show what is hidden, got one of "
-            f"{', '.join(encoder.modalities)}"
-        )
-    return encoder
-
-
-def _description(encoder: GaitModel) -> tuple[str, dict[str, Any]] | None:
-    """Name and arguments that build an encoder again; ``None`` = nothing does."""
-    arguments = encoder.config_args()
-    arguments.pop("num_classes", None)
-    kept = any(isinstance(value, ReadyModule) for value in arguments.values())
-    if kept or not is_model(encoder.architecture):
-        return None
-    known = find_architecture(encoder.architecture).model_class
-    return None if known not in (object, type(encoder)) else (encoder.architecture, arguments)
-
-
 def _fresh(encoder: GaitModel) -> GaitModel:
     """An encoder of the same structure with fresh weights."""
-    described = _description(encoder)
+    described = encoder_description(encoder)
     if described is None:
         raise ValueError(
             "expected an encoder that its registered name builds again, for a second one like it, "
             f"got a {type(encoder).__name__}; call gaitzoo.register_model for its class, and build "
             "it from arguments"
         )
-    return _build(*described)
+    return build_encoder(*described)
 
 
 def _neck_of(encoder: GaitModel, num_classes: int | None) -> PartBNNeck | SharedBNNeck:
@@ -310,15 +266,6 @@ def _neck_of(encoder: GaitModel, num_classes: int | None) -> PartBNNeck | Shared
     if wanted != encoder.num_classes:
         neck.reset_classifier(wanted)
     return neck
-
-
-def _without_neck(encoder: GaitModel) -> GaitModel:
-    """The encoder, cut off in place behind its part vectors."""
-    encoder.reset_classifier(0)
-    if isinstance(getattr(encoder, "neck", None), (PartBNNeck, SharedBNNeck)):
-        encoder.neck = _NoNeck()
-    encoder._frozen = frozenset()  # names of modules that may just have gone
-    return encoder
 
 
 def _evaluator(evaluator: Any, in_channels: int, embed_dim: int, amount: str) -> OcclusionEvaluator:

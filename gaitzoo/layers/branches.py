@@ -71,7 +71,7 @@ class AttentionFusion(nn.Module):
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """Returns the mixed map."""
-        _check_pair(one, other, self.channels)
+        check_pair(one, other, self.channels)
         frames = to_frames(one), to_frames(other)
         scores = self.scores(torch.cat(frames, dim=1)).unflatten(1, (2, self.channels))
         first, second = scores.softmax(dim=1).unbind(1)
@@ -118,7 +118,7 @@ class SharedSpecificFusion(nn.Module):
 
     def forward(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the three maps."""
-        _check_pair(one, other, self.channels)
+        check_pair(one, other, self.channels)
         x, y = to_frames(one), to_frames(other)
         scores = torch.stack([self.scores_one(x), self.scores_other(y)])
         weights = scores.softmax(dim=0)
@@ -221,7 +221,18 @@ def _pixel_scores(channels: int, hidden_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, Conv2d(hidden_channels, channels, 1, bias=False))
 
 
-def _check_pair(one: Tensor, other: Tensor, channels: int) -> None:
+def check_pair(one: Tensor, other: Tensor, channels: int) -> None:
+    """Raises unless both are maps of one shape, with as many channels.
+
+    Args:
+        one: ``[N, C, T, H, W]``.
+        other: The same.
+        channels: C.
+
+    Raises:
+        TypeError: If a map is no tensor of floats.
+        ValueError: If axes, channels or shapes do not fit.
+    """
     for x in (one, other):
         check_features(x, channels)
     # Compared one by one: lists of sizes would fix them in a graph that is to hold for all.

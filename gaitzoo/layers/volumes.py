@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_size, shape_of
 from gaitzoo.layers.conv import Conv2d
+from gaitzoo.layers.fused import channels_last
 from gaitzoo.layers.graph import affine_of
+from gaitzoo.layers.modes import channels_stand_last
 from gaitzoo.layers.residual import ResidualBlock2d
 
 __all__ = [
@@ -178,18 +180,25 @@ class _NormConv(nn.Module):
         self.conv = Conv2d(in_channels, out_channels, 1)
 
     def fused(self, dtype: torch.dtype) -> nn.Module:
-        """The convolution alone, with the norm's scale and shift in it."""
-        conv, norm = copy.deepcopy(self.conv), self.norm
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert conv.bias is not None
+        """The same with the norm's scale and shift in the convolution, channels last."""
+        made, norm = copy.deepcopy(self), self.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            return made
+        assert made.conv.bias is not None
         scale, shift = affine_of(norm)
         with torch.no_grad():
-            conv.bias += (conv.weight[..., 0, 0] * shift).sum(1)
-            conv.weight *= scale[:, None, None]
-        return conv
+            made.conv.bias += (made.conv.weight[..., 0, 0] * shift).sum(1)
+            made.conv.weight *= scale[:, None, None]
+        made.norm = nn.Identity()
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x.to(self.conv.weight.dtype)))
+        """``[B, C_in, H, W]`` to ``[B, C_out, H, W]``."""
+        x = x.to(self.conv.weight.dtype)
+        # Volumes come with points outermost, whatever the layout of the map before.
+        if isinstance(self.norm, nn.Identity) or channels_stand_last():
+            x = channels_last(x)
+        return self.conv(self.norm(x))
 
 
 class MarkerToMesh(nn.Module):

@@ -108,7 +108,7 @@ class ComboGait(GaitModel):
     def __init__(
         self,
         *,
-        num_classes: int = 0,
+        num_classes: int = 3000,
         attributes: Mapping[str, Sequence[float] | None] = _ATTRIBUTES,
         bins: Mapping[str, Sequence[float]] | None = None,
         backbone: str = "deepgaitv2_2d",
@@ -342,16 +342,20 @@ def _attribute_heads(
 
 
 _CFGS = {
-    "briar": PretrainedCfg(
+    "gait3d": PretrainedCfg(
         fidelity="reconstruction",
+        num_classes=3000,
         paper=_PAPER,
         license="no weights",
         training_data="none; the paper's is BRIAR, which is restricted",
         unavailable=(
             "no code or weights of Combo-Gait were found, and BRIAR is restricted; train the model "
-            "on silhouettes with SMPL parameters, such as Gait3D or OUMVLP-Mesh"
+            "on silhouettes with SMPL parameters, such as Gait3D's"
         ),
-        notes="A reconstruction from the abstract and notes; sizes are inferred.",
+        notes=(
+            "A reconstruction from the abstract and notes; sizes are inferred. Gait3D stands in "
+            "for the paper's data; it has no attributes."
+        ),
     ),
 }
 register_model(

@@ -216,8 +216,11 @@ class MeshGait(MaxPooled):
 
     @property
     def feature_modules(self) -> tuple[str, ...]:
-        """See :attr:`GaitModel.feature_modules`: the stem and the last block of every layer."""
-        return self.backbone.stage_names("backbone.")
+        """See :attr:`GaitModel.feature_modules`: stages of both branches, then what joins them."""
+        names = self.backbone.stage_names("backbone.")
+        volumes = tuple(f"volumes.{i}.encoder.blocks.1" for i in range(len(self.volumes)))
+        joined = () if self.fuse_maps is None else ("fuse_maps",)
+        return (*names[: _BRANCH_AT + 1], *volumes, *names[_BRANCH_AT + 1 :], *joined)
 
     def set_marker_basis(self, basis: Tensor | None) -> None:
         """Gives the model a mesh: vertices are fixed sums of its markers.

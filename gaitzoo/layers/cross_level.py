@@ -212,9 +212,9 @@ class CrossLevelFusion(nn.Module):
         raised = chained if direction == "bidirectional" else []
         self.up = nn.ModuleList(Conv2d(after, before, 1, bias=False) for before, after in raised)
         self.to_one, self.to_other = (
-            nn.ModuleList(FrameWise(Conv2d(n, n, 1)) for n in self.channels) for _ in range(2)
+            nn.ModuleList(FrameWise(Conv2d(n, n, 1)) for n in self.channels[:-1]) for _ in range(2)
         )
-        self.gains = nn.Parameter(torch.full((len(self.channels), 2), float(gain)))
+        self.gains = nn.Parameter(torch.full((len(self.channels) - 1, 2), float(gain)))
 
     def level(
         self,
@@ -240,7 +240,7 @@ class CrossLevelFusion(nn.Module):
         """What the first and the second network may add to their maps of a level.
 
         Args:
-            index: Number of the level, from 0.
+            index: Number of the level, from 0; the last has none after it, and no feedback.
             fused: Its fused map.
         """
         first, second = self.gains[index]

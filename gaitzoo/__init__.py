@@ -156,7 +156,8 @@ from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gait_rdae import GaitRDAE
-from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter, GaitAdapterLoss
+from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter
+from gaitzoo.models.gaitadapter_loss import GaitAdapterLoss
 from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
@@ -172,8 +173,7 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.lmgait import LMGait
-from gaitzoo.models.mesh_gait import MeshGait, VolumeStage
-from gaitzoo.models.mesh_loss import MeshGaitLoss
+from gaitzoo.models.mesh_gait import MeshGait, MeshGaitLoss, VolumeStage
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
 from gaitzoo.models.multigaitpp import MultiGaitPP

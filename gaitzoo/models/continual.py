@@ -111,7 +111,8 @@ class PartLogitDistillationLoss(nn.Module):
         temperature: T, above 0.
 
     Shapes:
-        student: ``[N, P, K]``, finite; classes that the teacher does not have may follow.
+        student: ``[N, P, K]``, finite; classes that the teacher does not have may follow, and
+            then share in the student's softmax.
         teacher: ``[N, P, K_old]``, finite, ``K_old <= K``.
         returns: ``[]``.
 
@@ -141,7 +142,7 @@ class PartLogitDistillationLoss(nn.Module):
             )
         student = losses._at_least_float32(student)
         wanted = (teacher.detach().to(student) / self.temperature).softmax(2)
-        own = (student[..., :old] / self.temperature).log_softmax(2)
+        own = (student / self.temperature).log_softmax(2)[..., :old]
         return -(self.temperature**2) * (wanted * own).sum(2).mean()
 
     def extra_repr(self) -> str:

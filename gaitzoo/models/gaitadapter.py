@@ -21,8 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaitzoo.layers.checks import check_sizes
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
@@ -30,14 +29,8 @@ from gaitzoo.layers.heads import PartLinear
 from gaitzoo.layers.part_graph import PartKnowledgeGraph
 from gaitzoo.layers.pooling import GeMHPP, TemporalMax
 from gaitzoo.layers.residual import ResidualBackbone
-from gaitzoo.losses import PartCrossEntropyLoss, PartTripletLoss
 from gaitzoo.models.base import GaitModel, init_weights, record_args
 from gaitzoo.models.cfg import PretrainedCfg
-from gaitzoo.models.continual import (
-    NegativeDistanceStabilityLoss,
-    PartLogitDistillationLoss,
-    VertexStabilityLoss,
-)
 from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.encoders import (
     build_encoder,
@@ -50,7 +43,7 @@ from gaitzoo.models.recorded import ReadyModule
 from gaitzoo.models.registry import register_model
 from gaitzoo.models.residual_keys import backbone_keys
 
-__all__ = ["AdaptedParts", "GaitAdapter", "GaitAdapterLoss", "convert_checkpoint"]
+__all__ = ["AdaptedParts", "GaitAdapter", "convert_checkpoint"]
 
 _PAPER = "https://arxiv.org/abs/2508.03375"
 _FIRST_CLASSES = 200  # of CASIA-E, the first of the published data sets
@@ -77,8 +70,8 @@ class GaitAdapter(GaitModel):
 
     ``embeddings = parts + graph(parts)``; the logits are cosines of the encoder's parts behind a
     batch norm. ``begin_task`` adds the classes of the next data set and keeps a frozen copy of the
-    model as teacher, from which :class:`GaitAdapterLoss` keeps it from drifting away. No clip of
-    an earlier data set is needed.
+    model as teacher, from which :class:`gaitzoo.GaitAdapterLoss` keeps it from drifting away. No
+    clip of an earlier data set is needed.
 
     Source: https://arxiv.org/abs/2508.03375 and the authors' code; what differs is listed at the
     top of this file. Train on clips of equal length.
@@ -302,77 +295,6 @@ class GaitAdapter(GaitModel):
         parts = self.encoder.forward_head(features, lengths).embeddings
         knowledge = self.graph(parts).to(parts.dtype)
         return AdaptedParts(parts + knowledge, parts, knowledge, self.neck(parts, tasks))
-
-
-class GaitAdapterLoss(nn.Module):
-    """The losses of one step of :class:`GaitAdapter`, from the second task on with its teacher.
-
-    Triplet loss on the embeddings and cross-entropy on the newest task's logits; with a teacher
-    also the stability of distances to other people (EDSN), of the earlier tasks' logits (KD) and of
-    the graph's vertices (STA). Their sum is what is trained, every weight 1 as published. Source:
-    https://arxiv.org/abs/2508.03375 and the authors' code.
-
-    Args:
-        triplet: Of ``[N, P, C]`` and labels; ``None`` = :class:`gaitzoo.losses.PartTripletLoss`
-            with margin 0.2.
-        cross_entropy: Of ``[N, P, K]`` and labels; ``None`` =
-            :class:`gaitzoo.losses.PartCrossEntropyLoss` with scale 16 and smoothing 0.1.
-        temperature: Of KD, above 0.
-
-    Shapes:
-        silhouettes: As for the model's call.
-        labels: ``[N]`` int64, identities of the newest task, from 0, two different ones at least.
-        lengths: As for the model's call.
-        returns: Name to loss, ``[]`` each: ``triplet`` and ``cross_entropy``; with a teacher
-            ``edsn``, ``kd`` and ``sta`` too.
-
-    Raises:
-        ValueError: If the model has no classes; or as the single losses say.
-
-    Example:
-        >>> import gaitzoo
-        >>> model = gaitzoo.create_model("gaitadapter_tiny").train()
-        >>> model.begin_task(2)
-        >>> clips, labels = torch.rand(4, 3, 16, 12), torch.tensor([0, 0, 1, 1])
-        >>> sorted(GaitAdapterLoss()(model, clips, labels))
-        ['cross_entropy', 'edsn', 'kd', 'sta', 'triplet']
-    """
-
-    def __init__(
-        self,
-        triplet: nn.Module | None = None,
-        cross_entropy: nn.Module | None = None,
-        temperature: float = 2.0,
-    ) -> None:
-        super().__init__()
-        self.triplet = PartTripletLoss() if triplet is None else triplet
-        self.cross_entropy = PartCrossEntropyLoss() if cross_entropy is None else cross_entropy
-        self.edsn = NegativeDistanceStabilityLoss()
-        self.kd = PartLogitDistillationLoss(temperature)
-        self.sta = VertexStabilityLoss()
-
-    def forward(
-        self,
-        model: GaitAdapter,
-        silhouettes: Tensor,
-        labels: Tensor,
-        lengths: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Runs model and teacher on one batch and returns their losses."""
-        if not model.class_counts:
-            raise ValueError("expected a model with classes, got none; model.begin_task(people)")
-        new, teacher = model.adapt(silhouettes, lengths), model.teacher
-        losses = {
-            "triplet": self.triplet(new.embeddings, labels),
-            "cross_entropy": self.cross_entropy(new.logits[-1], labels),
-        }
-        if teacher is not None:
-            with torch.no_grad():
-                old = teacher.adapt(silhouettes, lengths)
-            losses["edsn"] = self.edsn(new.embeddings, old.embeddings, labels)
-            losses["kd"] = self.kd(torch.cat(new.logits[:-1], 2), torch.cat(old.logits, 2))
-            losses["sta"] = self.sta(model.graph.vertices, teacher.graph.vertices)
-        return losses
 
 
 class _GeMEncoder(GaitModel):

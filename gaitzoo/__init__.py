@@ -173,7 +173,8 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.lmgait import LMGait
-from gaitzoo.models.mesh_gait import MeshGait, MeshGaitLoss, VolumeStage
+from gaitzoo.models.mesh_gait import MeshGait, VolumeStage
+from gaitzoo.models.mesh_loss import MeshGaitLoss
 from gaitzoo.models.mtsgait import MTSGait
 from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
 from gaitzoo.models.multigaitpp import MultiGaitPP

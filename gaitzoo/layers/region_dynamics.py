@@ -251,7 +251,7 @@ class RegionDynamicExcitation(nn.Module):
         num_frames, wide = x.shape[2], _wide(x)
         energy = torch.einsum("nrthw,nthw->nrt", regions, self.motion(x, lengths)).to(wide)
         energy = energy / (regions.sum((3, 4)).to(wide) + _EPS)
-        steps = torch.full((len(x),), num_frames, device=x.device) if lengths is None else lengths
+        steps = torch.full(x.shape[:1], num_frames, device=x.device) if lengths is None else lengths
         steps = steps - 1
         counted = torch.arange(num_frames, device=x.device) < steps[:, None]
         count = steps.clamp(min=1)[:, None, None]
@@ -267,7 +267,7 @@ class RegionDynamicExcitation(nn.Module):
             repeated = None if lengths is None else lengths.repeat_interleave(regions.shape[1])
             facts = mask_fill(facts, repeated)
         # 2 * sigmoid(z) - 1, in fewer steps.
-        weights = (self.judge(facts) / 2).tanh().squeeze(1).unflatten(0, (len(x), -1))
+        weights = (self.judge(facts) / 2).tanh().squeeze(1).unflatten(0, (x.shape[0], -1))
         return weights if self.per_frame else weights.squeeze(-1)
 
     def forward(self, x: Tensor, regions: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,11 +1,11 @@
 """DepthGait: depth beside silhouettes, fused across levels (ACM MM 2025; a reconstruction).
 
-Paper: https://arxiv.org/abs/2508.03397. A reconstruction from the abstract: no code was found, and
-no number of the authors' is to be expected. From the abstract: depth of single pictures is a second
-modality beside silhouettes, and both are fused at several scales and across levels. [inferred]:
-that the encoders are those of DeepGaitV2, where they meet, every equation of the fusion, the
-preparation of the depth (:func:`gaitzoo.normalize_depth`), and all sizes. Not contained: losses of
-the branches by themselves.
+Paper: https://arxiv.org/abs/2508.03397. A reconstruction from the abstract: no code was found,
+nothing of it is contained here, and no number of the authors' is to be expected. From the abstract:
+depth of single pictures is a second modality beside silhouettes, and both are fused at several
+scales and across levels. [inferred]: that the encoders are those of DeepGaitV2, where they meet,
+every equation of the fusion, the preparation of the depth (:func:`gaitzoo.normalize_depth`), and
+all sizes. Not contained: losses of the branches by themselves.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class TextPromptBank(nn.Module):
         prompts: Texts that say what to look at.
         suppressed: Texts behind them that say what to look away from.
 
-    Attributes:
-        features: ``[L, K, D]``.
-        signs: ``[K]``, 1, or -1 for what to look away from.
+    Shapes:
+        features: ``[L, K, D]``, the buffer.
+        signs: ``[K]``, a buffer, 1, or -1 for what to look away from.
 
     Raises:
         ValueError: If axes or numbers do not fit, a feature is not finite, or texts are no tuples.

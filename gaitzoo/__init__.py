@@ -7,6 +7,7 @@ from gaitzoo.data.batches import pad_sequences
 from gaitzoo.data.check import SilhouetteReport, check_silhouettes
 from gaitzoo.data.content import SilhouetteWarning
 from gaitzoo.data.datasets import GaitBatch, GaitDataset, GaitSample, SequenceRecord
+from gaitzoo.data.depth import crop_like_silhouette, normalize_depth
 from gaitzoo.data.doppler import DopplerTimeMapPreprocessor
 from gaitzoo.data.feature_linking import FeatureLinkingModel, grey_stretch
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
@@ -51,6 +52,7 @@ from gaitzoo.evaluation.results import ProtocolResult, ScoreRow
 from gaitzoo.evaluation.submission import write_grew_submission
 from gaitzoo.hub.checkpoint import load_checkpoint
 from gaitzoo.hub.factory import LicenseWarning, create_model, model_entrypoint
+from gaitzoo.inference.depth import MonocularDepth
 from gaitzoo.inference.diffusion import DiffusionFeatureExtractor
 from gaitzoo.inference.embed import embed
 from gaitzoo.inference.export import export_onnx
@@ -63,6 +65,7 @@ from gaitzoo.inference.segmenters import TransformersSegmenter
 from gaitzoo.layers.body_parameters import SMPLEncoder
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
+from gaitzoo.layers.cross_level import CrossLevelFusion, ModalityGate, MultiScaleContext
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
 from gaitzoo.layers.feature_field import (
@@ -152,6 +155,7 @@ from gaitzoo.models.continual import (
 )
 from gaitzoo.models.deepgaitv2 import DeepGaitV2, GaitBase
 from gaitzoo.models.denoisinggait import DenoisingGait
+from gaitzoo.models.depthgait import DepthGait
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
@@ -232,9 +236,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "CompactBlock",
     "Condition",
     "CrossGate",
+    "CrossLevelFusion",
     "DAM",
     "DeepGaitV2",
     "DenoisingGait",
+    "DepthGait",
     "DiffusionFeatureExtractor",
     "DopplerTimeMapPreprocessor",
     "DyGait",
@@ -310,11 +316,14 @@ __all__ = [  # noqa: RUF022 - plain order
     "MeshGait",
     "MeshGaitLoss",
     "Modality",
+    "ModalityGate",
     "ModalityTransform",
+    "MonocularDepth",
     "MotionAwareness",
     "MotionClipAssembler",
     "MotionTemporalCapture",
     "MultiGaitPP",
+    "MultiScaleContext",
     "MultiTaskGaitLoss",
     "NegativeDistanceStabilityLoss",
     "OcclusionEvaluator",
@@ -427,6 +436,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "cosine_momentum",
     "create_model",
     "create_transform",
+    "crop_like_silhouette",
     "embed",
     "evaluate",
     "evaluate_open_set",
@@ -463,6 +473,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "model_entrypoint",
     "model_info",
     "nearest",
+    "normalize_depth",
     "normalize_silhouettes",
     "open_set",
     "pad_sequences",

@@ -23,7 +23,8 @@ def test_compiles_without_graph_breaks(name):
     model = make(name)
     # "eager" traces as every backend does, and leaves out minutes of C++ compilation.
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for frame_counts in ((6, 4), (9, 5), (12, 3, 7)):
+    # The second batch has other numbers of sequences and of frames at once: traced again only once.
+    for frame_counts in ((6, 4), (9, 5, 7), (12, 3)):
         batch, lengths = padded(clips_for(model, *frame_counts), 0.0)
         wanted = model(batch, lengths)
         found = compiled(batch, lengths)

@@ -1,8 +1,8 @@
 """GaitRDAE: regions with their own reach over time and their own weight, between residual layers.
 
 Paper: https://arxiv.org/abs/2510.16541 (IEEE TMM 2025). A reconstruction from the abstract: the
-authors' repository (https://github.com/HUAFOR/GaitRDAE) holds no code yet; nothing of it is
-contained here, and no number of theirs is to be expected. The blocks stand in
+authors' repository (https://github.com/HUAFOR/GaitRDAE) holds no code yet, so that
+nothing of it is contained here, and no number of theirs is to be expected. The blocks stand in
 :mod:`gaitzoo.layers.region_dynamics`, where it is said what the abstract gives. [inferred], and
 arguments: the backbone (frames apart, so that all that is seen over time is seen by the blocks),
 where the blocks stand, the head and the losses (those of the OpenGait family).

@@ -42,9 +42,17 @@ from gaitzoo.data.tracking import TrackOptions, TrackStream, extract_tracks
 from gaitzoo.data.tracks import Track
 from gaitzoo.data.transforms import ModalityTransform, create_transform
 from gaitzoo.data.video import Video, VideoFrame, VideoWarning, read_video
-from gaitzoo.evaluation import open_set, robustness
+from gaitzoo.evaluation import fidelity, open_set, robustness
+from gaitzoo.evaluation.animators import Animator, CopyAnimator, FreezeAnimator, video_quality
 from gaitzoo.evaluation.bootstrap import Interval, cluster_bootstrap
 from gaitzoo.evaluation.evaluate import evaluate
+from gaitzoo.evaluation.fidelity import GaitFidelity, make_transfer_pairs
+from gaitzoo.evaluation.fidelity_reports import (
+    RestorationReport,
+    RestorationRow,
+    TransferReport,
+    TransferRow,
+)
 from gaitzoo.evaluation.open_set_results import OpenSetResult, OpenSetRow
 from gaitzoo.evaluation.open_set_run import evaluate_open_set
 from gaitzoo.evaluation.protocols import Condition, GaitProtocol
@@ -220,11 +228,19 @@ from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
 from gaitzoo.models.xgait import CrossGate, PartCrossGate, XGait
 from gaitzoo.version import __version__ as __version__
 
-__all__ = [  # noqa: RUF022 - plain order
-    "ARME_Conv",
+__all__ = [
     "ASTP",
+    "DAM",
+    "FTA",
+    "GLN",
+    "HSTL",
+    "MODALITIES",
+    "RADAR_DIRECTIONS",
+    "SKELETONS",
+    "ARME_Conv",
     "AdaptedParts",
     "AllFrames",
+    "Animator",
     "AttentionFusion",
     "AuxOutput",
     "BigGait",
@@ -235,9 +251,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "ComboGait",
     "CompactBlock",
     "Condition",
+    "CopyAnimator",
     "CrossGate",
     "CrossLevelFusion",
-    "DAM",
     "DeepGaitV2",
     "DenoisingGait",
     "DepthGait",
@@ -246,7 +262,6 @@ __all__ = [  # noqa: RUF022 - plain order
     "DyGait",
     "DyGaitBlock",
     "ExpandingBNNeck",
-    "FTA",
     "FTABlock",
     "FeatureInfo",
     "FeatureLinkingModel",
@@ -256,10 +271,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "FoundationVectors",
     "FrameMasks",
     "FrameWise",
+    "FreezeAnimator",
     "FrozenLLM",
     "G2LProjector",
     "GLConv",
-    "GLN",
     "GaitAdapter",
     "GaitAdapterLoss",
     "GaitBase",
@@ -267,6 +282,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitDataset",
     "GaitFeatureField",
     "GaitFeatures",
+    "GaitFidelity",
     "GaitGL",
     "GaitGraph1",
     "GaitGraph2",
@@ -287,7 +303,6 @@ __all__ = [  # noqa: RUF022 - plain order
     "GeMHPP",
     "GraphConv",
     "GroupPool",
-    "HSTL",
     "HSTLFeatures",
     "HSTLLevel",
     "HaarDownsample2d",
@@ -307,7 +322,6 @@ __all__ = [  # noqa: RUF022 - plain order
     "LinearProbe",
     "LocalFeatureMatching",
     "LocalTemporalAggregation",
-    "MODALITIES",
     "MTSGait",
     "MarkerToMesh",
     "Masks",
@@ -354,7 +368,6 @@ __all__ = [  # noqa: RUF022 - plain order
     "PretrainedCfg",
     "PretrainedNotAvailable",
     "ProtocolResult",
-    "RADAR_DIRECTIONS",
     "RDAEBlock",
     "RRSBranch",
     "RRSGait",
@@ -375,10 +388,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "ResidualBlockP3d",
     "ResidualGapCorrection",
     "ResidualSnippetBlock",
+    "RestorationReport",
+    "RestorationRow",
     "RotateConv2d",
     "SBCFormer",
     "SBCFormerBlock",
-    "SKELETONS",
     "SMPLEncoder",
     "SMPLGait",
     "SavedTracks",
@@ -417,6 +431,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "TrackOptions",
     "TrackStream",
     "TrackletGait",
+    "TransferReport",
+    "TransferRow",
     "TransformedKernelConv2d",
     "TransformersSegmenter",
     "UnifiedGaitTransformer",
@@ -442,6 +458,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "evaluate_open_set",
     "export_onnx",
     "extract_tracks",
+    "fidelity",
     "fill_empty_joints",
     "find_sequences",
     "forgetting_matrix",
@@ -466,6 +483,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "load_sequence",
     "load_silhouettes",
     "losses",
+    "make_transfer_pairs",
     "markers_from_vertices",
     "merge_lora",
     "metrics",
@@ -495,5 +513,6 @@ __all__ = [  # noqa: RUF022 - plain order
     "swap_joints",
     "synthetic",
     "testing",
+    "video_quality",
     "write_grew_submission",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gaitzoo.layers.body_segments import BODY_SEGMENTS
 from gaitzoo.layers.graph import hop_adjacency
 
 __all__ = ["SKELETONS", "Skeleton", "find_skeleton", "joint_graph"]
@@ -47,10 +48,7 @@ def _table(*skeletons: Skeleton) -> Mapping[str, Skeleton]:
 SKELETONS: Mapping[str, Skeleton] = _table(
     Skeleton(
         name="coco17",
-        edges=(
-            *((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8)),
-            *((8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
-        ),
+        edges=BODY_SEGMENTS["coco17"].edges,
         parents=(5, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
         mirrored=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
         center=0,

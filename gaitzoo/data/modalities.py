@@ -274,6 +274,13 @@ MODALITIES: Mapping[str, Modality] = _table(
         file_names=("joints3d", "3d_joints"),
     ),
     Modality(
+        name="forces",
+        axes="N T J D",
+        channels=3,
+        unit="torques of joints: body weights times body heights",
+        file_names=("forces", "torques"),
+    ),
+    Modality(
         name="points",
         axes="N T P D",
         channels=3,

@@ -9,6 +9,7 @@ import torch
 from hub_world import ARGS, Hostile, open_world
 
 import gaitzoo
+from gaitzoo.hub import structure
 from gaitzoo.models.dygait import DyGait
 
 pytestmark = pytest.mark.filterwarnings("ignore::gaitzoo.LicenseWarning")
@@ -236,13 +237,25 @@ def saved_with(folder, model, **changes):
     [
         ({"channels": [200_000] * 4}, "of another shape"),
         ({"channels": [2**62] * 4}, "does not describe"),
-        ({"layers": [1, 1, 1, 10_000]}, "at most 50,000 tensors"),
-        ({"layers": [1, 1, 1, 2**62]}, "at most 50,000 tensors|does not describe"),
         ({"part_bins": [2**62]}, "does not describe"),
     ],
 )
 def test_no_memory_is_taken_for_strange_sizes(changes, message, tmp_path):
     name = saved_with(tmp_path, gaitzoo.create_model("deepgaitv2_p3d_tiny"), **changes)
+    with pytest.raises(ValueError, match=message):
+        gaitzoo.create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(10_000, "at most 5,000 tensors"), (2**62, "at most 5,000 tensors|does not describe")],
+)
+def test_strange_depths_end_soon(layers, message, tmp_path, monkeypatch):
+    # A tenth of the limit is reached in a tenth of the time.
+    assert structure._MOST_TENSORS == 50_000
+    monkeypatch.setattr(structure, "_MOST_TENSORS", 5_000)
+    model = gaitzoo.create_model("deepgaitv2_p3d_tiny")
+    name = saved_with(tmp_path, model, layers=[1, 1, 1, layers])
     with pytest.raises(ValueError, match=message):
         gaitzoo.create_model(name)
 

@@ -43,7 +43,7 @@ def walks(domain: str, people: int, first: int) -> Clips:
     )
     rendered = tqdm(range(len(walkers)), desc=f"rendering {domain}", unit="walk")
     clips = torch.stack([walkers[i].silhouettes for i in rendered])
-    return clips, torch.as_tensor(walkers.labels) - first
+    return clips, torch.as_tensor(walkers.labels)
 
 
 def train(
@@ -116,9 +116,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--people", type=int, default=20, help="per domain and for the test, 8 or more"
+        "--people", type=int, default=10, help="per domain and for the test, 8 or more"
     )
-    parser.add_argument("--steps", type=int, default=80, help="steps of every task")
+    parser.add_argument("--steps", type=int, default=60, help="steps of every task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="picture of domains and results to write")
     options = parser.parse_args()

@@ -11,6 +11,7 @@ from gaitzoo.data.depth import crop_like_silhouette, normalize_depth
 from gaitzoo.data.doppler import DopplerTimeMapPreprocessor
 from gaitzoo.data.feature_linking import FeatureLinkingModel, grey_stretch
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
+from gaitzoo.data.force_files import PhysPTForces, load_force_npz
 from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
 from gaitzoo.data.marker_basis import load_marker_basis
 from gaitzoo.data.masks import Masks
@@ -72,6 +73,13 @@ from gaitzoo.inference.search import nearest
 from gaitzoo.inference.segmenters import TransformersSegmenter
 from gaitzoo.layers.body_parameters import SMPLEncoder
 from gaitzoo.layers.body_parts import BodyPartPool, PartGraph
+from gaitzoo.layers.body_segments import (
+    BODY_SEGMENTS,
+    SEGMENT_TABLES,
+    BodySegments,
+    Segment,
+    SegmentMass,
+)
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.cross_level import CrossLevelFusion, ModalityGate, MultiScaleContext
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
@@ -81,11 +89,21 @@ from gaitzoo.layers.feature_field import (
     LocalFeatureMatching,
     TextureSuppression,
 )
+from gaitzoo.layers.force_encoder import ForceEncoder, pool_forces
+from gaitzoo.layers.force_fusion import (
+    ForceCrossAttention,
+    ForceFiLM,
+    ForceGate,
+    ForceParts,
+    concat_forces,
+    widen_channels,
+)
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
 from gaitzoo.layers.heads import PartBNNeck, PartLinear, SharedBNNeck
 from gaitzoo.layers.hourglass import HourglassAttention, SBCFormerBlock
+from gaitzoo.layers.inverse_dynamics import BodyForces, InverseDynamics
 from gaitzoo.layers.joint_attention import JointAttention
 from gaitzoo.layers.kernel_forms import KernelTransform
 from gaitzoo.layers.language import (
@@ -166,6 +184,7 @@ from gaitzoo.models.denoisinggait import DenoisingGait
 from gaitzoo.models.depthgait import DepthGait
 from gaitzoo.models.dygait import DyGait
 from gaitzoo.models.features import FeatureInfo, GaitFeatures
+from gaitzoo.models.force_gait import ForceGait, with_forces
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gait_rdae import GaitRDAE
 from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter
@@ -228,32 +247,29 @@ from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
 from gaitzoo.models.xgait import CrossGate, PartCrossGate, XGait
 from gaitzoo.version import __version__ as __version__
 
-__all__ = [
-    "ASTP",
-    "DAM",
-    "FTA",
-    "GLN",
-    "HSTL",
-    "MODALITIES",
-    "RADAR_DIRECTIONS",
-    "SKELETONS",
+__all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
+    "ASTP",
     "AdaptedParts",
     "AllFrames",
     "Animator",
     "AttentionFusion",
     "AuxOutput",
+    "BODY_SEGMENTS",
     "BigGait",
     "BiggerGait",
     "BinaryHead",
+    "BodyForces",
     "BodyMatrix",
     "BodyPartPool",
+    "BodySegments",
     "ComboGait",
     "CompactBlock",
     "Condition",
     "CopyAnimator",
     "CrossGate",
     "CrossLevelFusion",
+    "DAM",
     "DeepGaitV2",
     "DenoisingGait",
     "DepthGait",
@@ -262,10 +278,17 @@ __all__ = [
     "DyGait",
     "DyGaitBlock",
     "ExpandingBNNeck",
+    "FTA",
     "FTABlock",
     "FeatureInfo",
     "FeatureLinkingModel",
     "FocalConv2d",
+    "ForceCrossAttention",
+    "ForceEncoder",
+    "ForceFiLM",
+    "ForceGait",
+    "ForceGate",
+    "ForceParts",
     "FoundationGait",
     "FoundationGaitPretrainer",
     "FoundationVectors",
@@ -275,6 +298,7 @@ __all__ = [
     "FrozenLLM",
     "G2LProjector",
     "GLConv",
+    "GLN",
     "GaitAdapter",
     "GaitAdapterLoss",
     "GaitBase",
@@ -303,6 +327,7 @@ __all__ = [
     "GeMHPP",
     "GraphConv",
     "GroupPool",
+    "HSTL",
     "HSTLFeatures",
     "HSTLLevel",
     "HaarDownsample2d",
@@ -312,6 +337,7 @@ __all__ = [
     "Identification",
     "IdentityLoss",
     "Interval",
+    "InverseDynamics",
     "JointAttention",
     "KernelTransform",
     "L2GProjector",
@@ -322,6 +348,7 @@ __all__ = [
     "LinearProbe",
     "LocalFeatureMatching",
     "LocalTemporalAggregation",
+    "MODALITIES",
     "MTSGait",
     "MarkerToMesh",
     "Masks",
@@ -362,12 +389,14 @@ __all__ = [
     "Partition",
     "PeakTokenFinder",
     "PeakTokens",
+    "PhysPTForces",
     "PlainCNN",
     "PlainGait",
     "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
     "ProtocolResult",
+    "RADAR_DIRECTIONS",
     "RDAEBlock",
     "RRSBranch",
     "RRSGait",
@@ -393,12 +422,16 @@ __all__ = [
     "RotateConv2d",
     "SBCFormer",
     "SBCFormerBlock",
+    "SEGMENT_TABLES",
+    "SKELETONS",
     "SMPLEncoder",
     "SMPLGait",
     "SavedTracks",
     "ScaleConv2d",
     "ScoNet",
     "ScoreRow",
+    "Segment",
+    "SegmentMass",
     "Segmenter",
     "SequencePath",
     "SequenceRecord",
@@ -448,6 +481,7 @@ __all__ = [
     "add_lora",
     "check_silhouettes",
     "cluster_bootstrap",
+    "concat_forces",
     "corruptions",
     "cosine_momentum",
     "create_model",
@@ -479,6 +513,7 @@ __all__ = [
     "list_pretrained",
     "list_tags",
     "load_checkpoint",
+    "load_force_npz",
     "load_marker_basis",
     "load_sequence",
     "load_silhouettes",
@@ -495,6 +530,7 @@ __all__ = [
     "normalize_silhouettes",
     "open_set",
     "pad_sequences",
+    "pool_forces",
     "read_partition",
     "read_video",
     "record_args",
@@ -514,5 +550,7 @@ __all__ = [
     "synthetic",
     "testing",
     "video_quality",
+    "widen_channels",
+    "with_forces",
     "write_grew_submission",
 ]

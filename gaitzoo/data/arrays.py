@@ -11,11 +11,11 @@ import numpy as np
 
 from gaitzoo.data.pickles import load_array_pickle
 
-__all__ = ["ARRAY_SUFFIXES", "load_array"]
+__all__ = ["ARRAY_SUFFIXES", "READ_ERRORS", "load_array"]
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".pkl")
 
-_ERRORS = (
+READ_ERRORS = (
     OSError,
     ValueError,
     EOFError,
@@ -26,6 +26,7 @@ _ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What numpy raises for damaged files and those of another kind."""
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -62,7 +63,7 @@ def load_array(path: Path) -> np.ndarray:
             names = archive.files
             if len(names) == 1:
                 return np.asarray(archive[names[0]])
-    except _ERRORS as error:
+    except READ_ERRORS as error:
         raise ValueError(
             f"expected a numeric numpy array in {path}, got a file that cannot be read: {error}. "
             f"Write it again with numpy.save; arrays of objects are refused."

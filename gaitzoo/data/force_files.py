@@ -7,13 +7,14 @@ that its authors host.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gaitzoo.data.arrays import READ_ERRORS
 
 __all__ = ["PhysPTForces", "load_force_npz"]
 
@@ -131,11 +132,9 @@ def _read(path: Path, needed: tuple[str, ...], wanted: tuple[str, ...]) -> dict[
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of forces, got {path}, which is none")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one array")
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
             arrays = {name: archive[name] for name in (*needed, *wanted) if name in archive.files}
-    except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except READ_ERRORS as error:
         raise ValueError(f"expected {path} as a .npz archive of arrays, got: {error}") from error
     missing = [name for name in needed if name not in arrays]
     if missing:

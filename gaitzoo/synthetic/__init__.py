@@ -36,6 +36,7 @@ from gaitzoo.synthetic.body import (
 from gaitzoo.synthetic.camera import Camera, SegmentationNoise, align, cut_limbs, film, outline_walk
 from gaitzoo.synthetic.colours import find_warm_colours, paint_walk
 from gaitzoo.synthetic.flesh import CONDITIONS, draw_outfit
+from gaitzoo.synthetic.joints3d import walk_joints3d
 
 __all__ = [
     "Identity",
@@ -47,6 +48,7 @@ __all__ = [
     "paint_walk",
     "render_walk",
     "sample_identity",
+    "walk_joints3d",
 ]
 
 FRAME_RATE = 25.0  # frames per second, as in CASIA-B

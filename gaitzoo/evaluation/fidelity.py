@@ -83,7 +83,7 @@ def make_transfer_pairs(
 
     Example:
         >>> make_transfer_pairs(["ann", "ann", "bob"], seed=1)
-        [(0, 2), (1, 2), (2, 0)]
+        [(0, 2), (1, 2), (2, 1)]
     """
     names = as_list(subject_ids, "subject_ids")
     generator = random.Random(seed)

@@ -80,21 +80,17 @@ class RestorationReport(Tables):
         }
 
     def _tables(self, form: str) -> list[str]:
-        found = [
-            [
-                row.condition,
-                str(row.num_clips),
-                *(_percent(row.rank1[name]) for name in SETTINGS),
-                _bounds(row.interval),
-                f"{row.ratio:.3f}",
-                *(_percent(row.rank5[name]) for name in SETTINGS),
-                *(_percent(row.mean_ap[name]) for name in SETTINGS),
-                _percent(row.eer),
-            ]
-            for row in self.rows
-        ]
-        headers = ["", "clips", *(f"R1 {name}" for name in SETTINGS), "95 %", "ratio"]
-        headers += [f"{score} {name}" for score in ("R5", "mAP") for name in SETTINGS]
+        found = []
+        for row in self.rows:
+            for setting in SETTINGS:
+                line = [row.condition if setting == SETTINGS[0] else "", setting]
+                rates = (row.rank1[setting], row.rank5[setting], row.mean_ap[setting])
+                line += [str(row.num_clips), *map(_percent, rates)]
+                told = setting == "gen2real"
+                more = [_bounds(row.interval), f"{row.ratio:.3f}", _percent(row.eer)]
+                found.append(line + (more if told else ["", "", ""]))
+        headers = ["", "probes, gallery", "clips", "Rank-1", "Rank-5", "mAP"]
+        headers += ["95 % of Rank-1", "ratio", "EER"]
         near = [
             [
                 row.condition,
@@ -107,7 +103,7 @@ class RestorationReport(Tables):
             for row in self.rows
         ]
         named = ["", "to source", "% of genuine", "% of impostors", "d'", *self.rows[0].quality]
-        return [tabulated(found, [*headers, "EER"], form), tabulated(near, named, form)]
+        return [tabulated(found, headers, form), tabulated(near, named, form)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +205,8 @@ class TransferReport(Tables):
             ]
             for row in self.rows
         ]
-        headers = ["", "clips", "motion R1", "95 %", "appearance R1", "95 %", "motion nearer"]
+        headers = ["", "clips", "motion Rank-1", "95 %", "appearance Rank-1", "95 %"]
+        headers.append("motion nearer")
         return [tabulated(body, [*headers, "leakage"], form)]
 
 

@@ -244,7 +244,8 @@ def test_tables_and_picture(world, tmp_path):
     assert len(report.to_dict()["rows"][0]["motion_curve"]) == 20
     conditions = ["a"] * 9 + ["b"] * 9
     table = str(GaitFidelity(still).restoration(clips, clips, labels, conditions=conditions))
-    assert [line.split()[0] for line in table.splitlines()[2:5]] == ["all", "a", "b"]
+    assert [line.split()[0] for line in table.splitlines()[2:11:3]] == ["all", "a", "b"]
+    assert [line.split()[1] for line in table.splitlines()[2:11:3]] == ["real2real"] * 3
 
 
 @pytest.mark.parametrize(

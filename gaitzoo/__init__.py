@@ -12,11 +12,17 @@ from gaitzoo.data.doppler import DopplerTimeMapPreprocessor
 from gaitzoo.data.feature_linking import FeatureLinkingModel, grey_stretch
 from gaitzoo.data.files import SequencePath, find_sequences, load_silhouettes
 from gaitzoo.data.force_files import PhysPTForces, load_force_npz
+from gaitzoo.data.generated import silhouette_quality, within_ranges
 from gaitzoo.data.joints import SKELETONS, Skeleton, joint_graph
 from gaitzoo.data.marker_basis import load_marker_basis
 from gaitzoo.data.masks import Masks
 from gaitzoo.data.mixing import mix_probabilities
 from gaitzoo.data.modalities import MODALITIES, Modality
+from gaitzoo.data.new_identities import (
+    interpolate_identities,
+    plan_conditions,
+    sample_new_identities,
+)
 from gaitzoo.data.people import split_people
 from gaitzoo.data.pose_branches import (
     fill_empty_joints,
@@ -35,6 +41,12 @@ from gaitzoo.data.samplers import (
 )
 from gaitzoo.data.segmentation import FrameMasks, Segmenter
 from gaitzoo.data.sequences import load_sequence
+from gaitzoo.data.signal_maps import (
+    GramianAngularField,
+    LogSpectrogram,
+    SpaceTimeMap,
+    unit_range,
+)
 from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
 from gaitzoo.data.splits import Partition, read_partition
@@ -82,6 +94,7 @@ from gaitzoo.layers.body_segments import (
 )
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.cross_level import CrossLevelFusion, ModalityGate, MultiScaleContext
+from gaitzoo.layers.diffusion import DDIMSampler, NoiseSchedule
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
 from gaitzoo.layers.feature_field import (
@@ -112,6 +125,7 @@ from gaitzoo.layers.language import (
     MotionAwareness,
 )
 from gaitzoo.layers.low_rank import add_lora, merge_lora
+from gaitzoo.layers.masked_autoencoder import MAEOutput, MaskedAutoencoder, ViTEncoder
 from gaitzoo.layers.motion import MotionTemporalCapture
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_graph import PartKnowledgeGraph
@@ -123,6 +137,7 @@ from gaitzoo.layers.pooling import (
     LocalTemporalAggregation,
     TemporalMax,
 )
+from gaitzoo.layers.prompts import Adapter, PromptedViT, add_adapters
 from gaitzoo.layers.region_dynamics import (
     RDAEBlock,
     RegionDynamicAggregation,
@@ -159,6 +174,8 @@ from gaitzoo.layers.transformed import (
     ScaleConv2d,
     TransformedKernelConv2d,
 )
+from gaitzoo.layers.video_conditions import AppearanceMotionControl, IdentityTokens, coarse_motion
+from gaitzoo.layers.video_unet import GaitVideoUNet, TemporalAttention
 from gaitzoo.layers.volumes import (
     HeatmapEncoder,
     MarkerToMesh,
@@ -166,12 +183,14 @@ from gaitzoo.layers.volumes import (
     markers_from_vertices,
     soft_argmax_3d,
 )
+from gaitzoo.layers.walk_conditions import GaitConditioner
 from gaitzoo.layers.window_attention import WindowTransformerBlock
 from gaitzoo.models.aux_output import AuxOutput
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.biggait import BigGait
 from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
+from gaitzoo.models.cod2 import CoD2, CoD2Loss, CoD2Output, cod2
 from gaitzoo.models.combo_gait import ComboGait
 from gaitzoo.models.continual import (
     NegativeDistanceStabilityLoss,
@@ -189,6 +208,7 @@ from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gait_rdae import GaitRDAE
 from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter
 from gaitzoo.models.gaitadapter_loss import GaitAdapterLoss
+from gaitzoo.models.gaitcrafter import CASIA_B_COVARIATES, GaitCrafter, gaitcrafter
 from gaitzoo.models.gaitgl import GaitGL
 from gaitzoo.models.gaitgraph import GaitGraph1, GaitGraph2
 from gaitzoo.models.gaitllm.frozen_llm import FrozenLLM
@@ -204,6 +224,7 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.lmgait import LMGait
+from gaitzoo.models.maepd import MAEPD, load_mae_weights, maepd_mae, maepd_vpt
 from gaitzoo.models.mesh_gait import MeshGait, VolumeStage
 from gaitzoo.models.mesh_loss import MeshGaitLoss
 from gaitzoo.models.mtsgait import MTSGait
@@ -244,6 +265,12 @@ from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.task_head import LinearProbe, TaskHead
 from gaitzoo.models.timm_frames import TimmFrames
 from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
+from gaitzoo.models.video_diffusion import (
+    DiffusersDenoiser,
+    DiffusionLoss,
+    DiffusionOutput,
+    IdentityConsistencyLoss,
+)
 from gaitzoo.models.xgait import CrossGate, PartCrossGate, XGait
 from gaitzoo.version import __version__ as __version__
 
@@ -251,8 +278,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
     "AdaptedParts",
+    "Adapter",
     "AllFrames",
     "Animator",
+    "AppearanceMotionControl",
     "AttentionFusion",
     "AuxOutput",
     "BODY_SEGMENTS",
@@ -263,6 +292,10 @@ __all__ = [  # noqa: RUF022 - plain order
     "BodyMatrix",
     "BodyPartPool",
     "BodySegments",
+    "CASIA_B_COVARIATES",
+    "CoD2",
+    "CoD2Loss",
+    "CoD2Output",
     "ComboGait",
     "CompactBlock",
     "Condition",
@@ -270,10 +303,14 @@ __all__ = [  # noqa: RUF022 - plain order
     "CrossGate",
     "CrossLevelFusion",
     "DAM",
+    "DDIMSampler",
     "DeepGaitV2",
     "DenoisingGait",
     "DepthGait",
+    "DiffusersDenoiser",
     "DiffusionFeatureExtractor",
+    "DiffusionLoss",
+    "DiffusionOutput",
     "DopplerTimeMapPreprocessor",
     "DyGait",
     "DyGaitBlock",
@@ -303,6 +340,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitAdapterLoss",
     "GaitBase",
     "GaitBatch",
+    "GaitConditioner",
+    "GaitCrafter",
     "GaitDataset",
     "GaitFeatureField",
     "GaitFeatures",
@@ -322,9 +361,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitSnippet",
     "GaitTR",
     "GaitTRBlock",
+    "GaitVideoUNet",
     "Gallery",
     "GapCorrection",
     "GeMHPP",
+    "GramianAngularField",
     "GraphConv",
     "GroupPool",
     "HSTL",
@@ -335,7 +376,9 @@ __all__ = [  # noqa: RUF022 - plain order
     "HorizontalPyramidPooling",
     "HourglassAttention",
     "Identification",
+    "IdentityConsistencyLoss",
     "IdentityLoss",
+    "IdentityTokens",
     "Interval",
     "InverseDynamics",
     "JointAttention",
@@ -348,9 +391,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "LinearProbe",
     "LocalFeatureMatching",
     "LocalTemporalAggregation",
+    "LogSpectrogram",
+    "MAEOutput",
+    "MAEPD",
     "MODALITIES",
     "MTSGait",
     "MarkerToMesh",
+    "MaskedAutoencoder",
     "Masks",
     "Match",
     "MediaPipePoseSegmenter",
@@ -367,6 +414,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "MultiScaleContext",
     "MultiTaskGaitLoss",
     "NegativeDistanceStabilityLoss",
+    "NoiseSchedule",
     "OcclusionEvaluator",
     "OcclusionEvaluatorLoss",
     "OpenSetResult",
@@ -395,6 +443,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "PromptedViT",
     "ProtocolResult",
     "RADAR_DIRECTIONS",
     "RDAEBlock",
@@ -450,9 +499,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "SnippetLoss",
     "SnippetOutput",
     "SnippetSampler",
+    "SpaceTimeMap",
     "SpatialTokenizer",
     "SwinGait",
     "TaskHead",
+    "TemporalAttention",
     "TemporalMax",
     "TemporalPartAggregator",
     "TemporalSwitch",
@@ -471,6 +522,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "UnifiedGaitTransformer",
     "UnorderedSampler",
     "VertexStabilityLoss",
+    "ViTEncoder",
     "Video",
     "VideoFrame",
     "VideoWarning",
@@ -478,9 +530,12 @@ __all__ = [  # noqa: RUF022 - plain order
     "VolumetricHeatmapHead",
     "WindowTransformerBlock",
     "XGait",
+    "add_adapters",
     "add_lora",
     "check_silhouettes",
     "cluster_bootstrap",
+    "coarse_motion",
+    "cod2",
     "concat_forces",
     "corruptions",
     "cosine_momentum",
@@ -497,6 +552,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "find_sequences",
     "forgetting_matrix",
     "fuse_for_inference",
+    "gaitcrafter",
     "gaitgraph_inputs",
     "gaittr_inputs",
     "get_pretrained_cfg",
@@ -505,6 +561,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "haar_idwt2d",
     "hop_adjacency",
     "identify",
+    "interpolate_identities",
     "is_model",
     "is_model_pretrained",
     "joint_graph",
@@ -514,10 +571,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "list_tags",
     "load_checkpoint",
     "load_force_npz",
+    "load_mae_weights",
     "load_marker_basis",
     "load_sequence",
     "load_silhouettes",
     "losses",
+    "maepd_mae",
+    "maepd_vpt",
     "make_transfer_pairs",
     "markers_from_vertices",
     "merge_lora",
@@ -530,6 +590,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "normalize_silhouettes",
     "open_set",
     "pad_sequences",
+    "plan_conditions",
     "pool_forces",
     "read_partition",
     "read_video",
@@ -538,19 +599,23 @@ __all__ = [  # noqa: RUF022 - plain order
     "replace_convs",
     "reverse_time",
     "robustness",
+    "sample_new_identities",
     "save_tracks",
     "sbcformer_b",
     "sbcformer_l",
     "sbcformer_s",
     "sbcformer_xs",
+    "silhouette_quality",
     "snippet_pool",
     "soft_argmax_3d",
     "split_people",
     "swap_joints",
     "synthetic",
     "testing",
+    "unit_range",
     "video_quality",
     "widen_channels",
     "with_forces",
+    "within_ranges",
     "write_grew_submission",
 ]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import relative_error
 from torch import nn
 
 from gaitzoo import (
@@ -429,3 +430,30 @@ def test_blocks_work_inside_of_a_foreign_network():
     net = nn.Sequential(nn.Conv3d(2, 8, 3, padding=1), TemporalAttention(8), nn.Conv3d(8, 1, 1))
     net(torch.rand(1, 2, 3, 4, 4)).sum().backward()
     assert all(p.grad is not None for p in net[2].parameters())
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("betas", ["linear", "squaredcos_cap_v2"])
+def test_steps_are_those_of_diffusers(betas, prediction):
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule=betas,
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction_type=prediction,
+    )
+    schedule = NoiseSchedule.of_scheduler(theirs)
+    own = NoiseSchedule(1000, "linear" if betas == "linear" else "cosine")
+    assert relative_error(own.alphas_cumprod, theirs.alphas_cumprod) < 1e-6
+    sample, output = torch.randn(2, 2, 1, 3, 8, 8)
+    times = torch.tensor([10, 700])
+    added = theirs.add_noise(sample, output, times)
+    assert relative_error(schedule.add_noise(sample, output, times), added) < 1e-6
+    sampler = DDIMSampler(schedule)
+    sampler.set_timesteps(20)
+    theirs.set_timesteps(20)
+    assert sampler.timesteps.tolist() == theirs.timesteps.tolist()
+    for time in (950, 500, 0):
+        wanted = theirs.step(output, time, sample, use_clipped_model_output=True).prev_sample
+        assert relative_error(sampler.step(output, time, sample)[0], wanted) < 1e-6

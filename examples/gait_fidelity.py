@@ -32,7 +32,7 @@ def walk(identity: Identity, sequence: int, view: int, frames: int) -> torch.Ten
 
 def main() -> None:
     """Renders, embeds and prints both reports for each model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--seed", type=int, default=100_000, help="of the first person")

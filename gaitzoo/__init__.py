@@ -41,6 +41,12 @@ from gaitzoo.data.samplers import (
 )
 from gaitzoo.data.segmentation import FrameMasks, Segmenter
 from gaitzoo.data.sequences import load_sequence
+from gaitzoo.data.signal_maps import (
+    GramianAngularField,
+    LogSpectrogram,
+    SpaceTimeMap,
+    unit_range,
+)
 from gaitzoo.data.silhouettes import SilhouetteTransform, normalize_silhouettes
 from gaitzoo.data.skeleton_maps import PosesToMaps
 from gaitzoo.data.splits import Partition, read_partition
@@ -119,6 +125,7 @@ from gaitzoo.layers.language import (
     MotionAwareness,
 )
 from gaitzoo.layers.low_rank import add_lora, merge_lora
+from gaitzoo.layers.masked_autoencoder import MAEOutput, MaskedAutoencoder, ViTEncoder
 from gaitzoo.layers.motion import MotionTemporalCapture
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_graph import PartKnowledgeGraph
@@ -130,6 +137,7 @@ from gaitzoo.layers.pooling import (
     LocalTemporalAggregation,
     TemporalMax,
 )
+from gaitzoo.layers.prompts import Adapter, PromptedViT, add_adapters
 from gaitzoo.layers.region_dynamics import (
     RDAEBlock,
     RegionDynamicAggregation,
@@ -216,6 +224,7 @@ from gaitzoo.models.gln import GLN, CompactBlock
 from gaitzoo.models.hstl import HSTL, HSTLFeatures, HSTLLevel
 from gaitzoo.models.learning_rates import layerwise_lr_groups
 from gaitzoo.models.lmgait import LMGait
+from gaitzoo.models.maepd import MAEPD, load_mae_weights, maepd_mae, maepd_vpt
 from gaitzoo.models.mesh_gait import MeshGait, VolumeStage
 from gaitzoo.models.mesh_loss import MeshGaitLoss
 from gaitzoo.models.mtsgait import MTSGait
@@ -269,6 +278,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "ARME_Conv",
     "ASTP",
     "AdaptedParts",
+    "Adapter",
     "AllFrames",
     "Animator",
     "AppearanceMotionControl",
@@ -355,6 +365,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "Gallery",
     "GapCorrection",
     "GeMHPP",
+    "GramianAngularField",
     "GraphConv",
     "GroupPool",
     "HSTL",
@@ -380,9 +391,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "LinearProbe",
     "LocalFeatureMatching",
     "LocalTemporalAggregation",
+    "LogSpectrogram",
+    "MAEOutput",
+    "MAEPD",
     "MODALITIES",
     "MTSGait",
     "MarkerToMesh",
+    "MaskedAutoencoder",
     "Masks",
     "Match",
     "MediaPipePoseSegmenter",
@@ -428,6 +443,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PosesToMaps",
     "PretrainedCfg",
     "PretrainedNotAvailable",
+    "PromptedViT",
     "ProtocolResult",
     "RADAR_DIRECTIONS",
     "RDAEBlock",
@@ -483,6 +499,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SnippetLoss",
     "SnippetOutput",
     "SnippetSampler",
+    "SpaceTimeMap",
     "SpatialTokenizer",
     "SwinGait",
     "TaskHead",
@@ -505,6 +522,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "UnifiedGaitTransformer",
     "UnorderedSampler",
     "VertexStabilityLoss",
+    "ViTEncoder",
     "Video",
     "VideoFrame",
     "VideoWarning",
@@ -512,6 +530,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "VolumetricHeatmapHead",
     "WindowTransformerBlock",
     "XGait",
+    "add_adapters",
     "add_lora",
     "check_silhouettes",
     "cluster_bootstrap",
@@ -552,10 +571,13 @@ __all__ = [  # noqa: RUF022 - plain order
     "list_tags",
     "load_checkpoint",
     "load_force_npz",
+    "load_mae_weights",
     "load_marker_basis",
     "load_sequence",
     "load_silhouettes",
     "losses",
+    "maepd_mae",
+    "maepd_vpt",
     "make_transfer_pairs",
     "markers_from_vertices",
     "merge_lora",
@@ -590,6 +612,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "swap_joints",
     "synthetic",
     "testing",
+    "unit_range",
     "video_quality",
     "widen_channels",
     "with_forces",

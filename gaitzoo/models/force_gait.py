@@ -380,6 +380,7 @@ def _longer(neck: PartBNNeck | SharedBNNeck) -> PartBNNeck:
 def _cfg(**fields: Any) -> PretrainedCfg:
     return PretrainedCfg(
         paper=_PAPER,
+        license="no weights",
         fidelity="reconstruction",
         unavailable=(
             "neither code nor weights of the forces' study have been published; train the model "

@@ -1,10 +1,10 @@
 """MAEPD: a masked autoencoder of maps of signals, adapted to gait by prompts; a reconstruction.
 
 Paper: https://arxiv.org/abs/2508.04316 (a foundation model for distributed acoustic sensing, and
-visual prompt tuning), known by its abstract and notes; no code, weights or data were found, nothing
-of it is contained here, and no number of the authors' is to be expected. From the abstract: masked
-reconstruction of images of fibre signals, a frozen transformer, prompts (VPT-Deep, 0.322 % of the
-parameters tuned), indoor gait identity. [inferred], and arguments: ViT-B/16 with MAE's defaults
+visual prompt tuning), known by its abstract and notes. No code, weights or data were found,
+nothing of it is contained here, and no number of the authors' is to be expected. From the
+abstract: masked reconstruction of images of fibre signals, a frozen transformer, prompts (VPT-Deep,
+0.322 % of the parameters tuned), indoor gait identity. [inferred], and arguments: ViT-B/16 with MAE's defaults
 and one channel, 224 pixels, 30 prompts (which give that share without the head), the head on the
 class token, transforms of the signals; adapters (of the journal version) behind the MLPs.
 """
@@ -270,7 +270,12 @@ def _published(name: str) -> StateDict:
 
 def _cfg(**fields: Any) -> PretrainedCfg:
     return PretrainedCfg(
-        paper=_PAPER, fidelity="reconstruction", embedding="output", crop="none", **fields
+        paper=_PAPER,
+        license="no weights",
+        fidelity="reconstruction",
+        embedding="output",
+        crop="none",
+        **fields,
     )
 
 
@@ -299,6 +304,7 @@ register_model(
             "depth": 2,
             "num_heads": 2,
             "num_prompts": 3,
+            "freeze": False,
         },
         input_size=(16, 24),
     ),

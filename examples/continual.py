@@ -103,10 +103,10 @@ def draw(path: Path, shown: dict[str, Tensor], tables: dict[str, list[list[float
             bars = axes.bar([s + 0.37 * (i - 0.5) for s in (0, 1)], values, width=0.35, label=name)
             axes.bar_label(bars, fmt="%.0f", fontsize=8)
         axes.set_xticks((0, 1), labels=("after A", "after B"))
-        axes.set(ylim=(0, 112), yticks=range(0, 101, 20), title=recipe)
+        axes.set(ylim=(0, 135), yticks=range(0, 101, 20), title=recipe)
         axes.spines[["top", "right"]].set_visible(False)
     panels[2].set_ylabel("Rank-1 (%), unseen people")
-    panels[3].legend(title="people of", frameon=False, fontsize=8, loc="lower right", ncols=2)
+    panels[3].legend(title="people of", frameon=False, fontsize=8, loc="upper right", ncols=2)
     figure.savefig(path)
 
 

@@ -111,7 +111,7 @@ class GaitAdapter(GaitModel):
             none of the values named here.
 
     Example:
-        >>> import gaitzoo
+        >>> import gaitzoo, torch
         >>> model = gaitzoo.create_model("gaitadapter_tiny", num_classes=5)
         >>> model.begin_task(3)
         >>> model.class_counts, model.task, model.teacher.class_counts

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.checks import check_values, shape_of
 
 __all__ = ["crop_like_silhouette", "normalize_depth"]
 
@@ -32,8 +32,8 @@ def normalize_depth(
 
     Args:
         depth: ``[T, H, W]``, any finite values of the person's pixels.
-        mask: ``[T, H, W]``, the person: booleans, or in [0, 1], or uint8 0..255, of which the upper
-            half counts.
+        mask: ``[T, H, W]``, the person: booleans, floats in [0, 1] or integers in 0..255, of which
+            the upper half counts (integers of only 0 and 1: taken as a mask).
         per: ``"clip"``, one range for all frames, which keeps steps towards the camera, or
             ``"frame"``.
         quantiles: Lower and upper one, 0 to 1.
@@ -42,8 +42,8 @@ def normalize_depth(
         ``[T, H, W]`` float32 (float64 if ``depth`` is); of an empty mask zeros.
 
     Raises:
-        ValueError: If shapes differ, an argument has none of the values named here, or the
-            person's depth is not finite.
+        ValueError: If shapes differ, an argument or the mask has none of the values named here, or
+            the person's depth is not finite.
 
     Example:
         >>> depth, mask = torch.tensor([[[2.0, 3.0, 4.0, 99.0]]]), torch.tensor([[[1, 1, 1, 0]]])
@@ -107,7 +107,7 @@ def crop_like_silhouette(frames: Tensor, mask: Tensor, size: tuple[int, int] = (
         ``[T, *size]`` float32.
 
     Raises:
-        ValueError: If shapes differ or ``size`` is no such pair.
+        ValueError: If shapes differ, ``size`` is no such pair, or the mask is out of range.
 
     Example:
         >>> mask = torch.zeros(2, 40, 30)
@@ -147,4 +147,7 @@ def _person(frames: Tensor, mask: Tensor) -> Tensor:
         )
     if mask.dtype == torch.bool:
         return mask
-    return mask > (127 if mask.dtype == torch.uint8 else 0.5)
+    if not mask.is_floating_point():
+        return mask > (127 if bool((mask > 1).any()) else 0)
+    check_values(mask, 0, 1, "a mask")
+    return mask > 0.5

@@ -173,8 +173,9 @@ class GaitFidelity:
         real, generated = self._embedded(real, "real"), self._embedded(generated, "generated")
         names = as_list(labels, "labels")
         count = len(names)
-        listed = [ALL] * count if conditions is None else as_list(conditions, "conditions")
-        given: dict[str, Any] = {"real": real, "generated": generated, "conditions": listed}
+        given: dict[str, Any] = {"real": real, "generated": generated}
+        if conditions is not None:
+            given["conditions"] = as_list(conditions, "conditions")
         if views is not None:
             given["views"] = as_list(views, "views")
         for name, side in {**given, **(quality or {})}.items():
@@ -201,10 +202,8 @@ class GaitFidelity:
         curve = verification_errors(settings["real2real"], names, names, excluded)
         genuine, impostor = torch.from_numpy(curve.mated), torch.from_numpy(curve.non_mated)
         rows = []
-        wanted = [ALL] if conditions is None else [ALL, *dict.fromkeys(map(str, listed))]
-        for condition in wanted:
-            kept = torch.tensor([condition in (ALL, str(name)) for name in listed])
-            kept = kept.nonzero().flatten()
+        for condition, inside in _clips_of(conditions, count):
+            kept = inside.nonzero().flatten()
             people = [names[i] for i in kept.tolist()]
             shares = {
                 f"{rank}": {name: _share(values[kept] <= limit, values[kept]) for name, values in
@@ -220,9 +219,7 @@ class GaitFidelity:
                         name: _share(values[kept], first[name][kept])
                         for name, values in precision.items()
                     },
-                    eer=verification_errors(
-                        settings["gen2real"][kept], people, names, excluded[kept]
-                    ).eer(),
+                    eer=_eer(settings["gen2real"][kept], people, names, excluded[kept]),
                     own_distance=float(own[kept].mean()),
                     genuine_percentile=_percentile(own[kept], genuine),
                     impostor_percentile=_percentile(own[kept], impostor),
@@ -269,8 +266,9 @@ class GaitFidelity:
         gallery = self._embedded(gallery, "gallery")
         moves, looks = as_list(motion_ids, "motion_ids"), as_list(appearance_ids, "appearance_ids")
         known = as_list(gallery_ids, "gallery_ids")
-        listed = [ALL] * len(moves) if conditions is None else as_list(conditions, "conditions")
-        given = {"generated": generated, "appearance_ids": looks, "conditions": listed}
+        given: dict[str, Any] = {"generated": generated, "appearance_ids": looks}
+        if conditions is not None:
+            given["conditions"] = as_list(conditions, "conditions")
         for name, side in given.items():
             if len(side) != len(moves):
                 raise ValueError(
@@ -304,9 +302,7 @@ class GaitFidelity:
             )
         nearer = torch.where(nearest[0] == nearest[1], 0.5, (nearest[0] < nearest[1]).double())
         rows = []
-        wanted = [ALL] if conditions is None else [ALL, *dict.fromkeys(map(str, listed))]
-        for condition in wanted:
-            inside = torch.tensor([condition in (ALL, str(name)) for name in listed])
+        for condition, inside in _clips_of(conditions, len(moves)):
             kept = (inside & counted).nonzero().flatten()
             people = [moves[i] for i in kept.tolist()]
             rows.append(
@@ -378,6 +374,27 @@ def _by_probe(values: Tensor, origin: Tensor, count: int) -> Tensor:
     spread = torch.full((count,), torch.nan, dtype=torch.float64)
     spread[origin] = values.double()
     return spread
+
+
+def _clips_of(conditions: Sequence[str] | None, count: int) -> list[tuple[str, Tensor]]:
+    """Which clips each row is of: all, then those of every condition."""
+    listed = [] if conditions is None else [str(name) for name in as_list(conditions, "conditions")]
+    if ALL in listed:
+        raise ValueError(f'expected conditions other than "{ALL}", the row of all clips; rename it')
+    conditioned = [
+        (condition, torch.tensor([name == condition for name in listed]))
+        for condition in dict.fromkeys(listed)
+    ]
+    return [(ALL, torch.ones(count, dtype=torch.bool)), *conditioned]
+
+
+def _eer(distances: Tensor, people: list[Any], names: list[Any], excluded: Tensor) -> float:
+    """Equal error rate; NaN where there are no pairs of one person, or none of two."""
+    own, codes = encode(people, names, "labels")
+    same, counted = own[:, None] == codes, ~excluded.to(own.device)
+    if not ((same & counted).any() and (~same & counted).any()):
+        return float("nan")
+    return verification_errors(distances, people, names, excluded).eer()
 
 
 def _share(values: Tensor, ranks: Tensor) -> float:

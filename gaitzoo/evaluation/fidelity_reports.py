@@ -29,7 +29,7 @@ class RestorationRow:
             (generated probes, real gallery) and ``"gen2gen"``. NaN where no probe has a match.
         rank5: Likewise.
         mean_ap: Likewise, mean average precision.
-        eer: Equal error rate over pairs of generated and real clips.
+        eer: Equal error rate over pairs of generated and real clips; NaN where all are of one kind.
         own_distance: Mean distance of a generated clip to its source.
         genuine_percentile: Share of the distances between real clips of one person that are below
             it, in percent: 50 = like another walk of the person, 0 = nearer than any.

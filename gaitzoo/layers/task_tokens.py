@@ -44,9 +44,11 @@ class PartTokenizer(nn.Module):
         ValueError: If a size is no positive whole number, or axes do not fit.
 
     Example:
-        >>> from gaitzoo import ResidualBackbone
-        >>> tokenize = PartTokenizer(ResidualBackbone("2d", (1, 1), (4, 8)), 8, 16, bins=(4,))
-        >>> tokenize(torch.rand(2, 1, 5, 16, 12), torch.tensor([5, 2])).shape
+        Tokens of the map of a foreign network, for a foreign transformer:
+
+        >>> conv, tokenize = nn.Conv3d(1, 8, (1, 4, 4), (1, 4, 4)), PartTokenizer(None, 8, 16, (4,))
+        >>> join = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        >>> join(tokenize(conv(torch.rand(2, 1, 5, 16, 12)).relu(), torch.tensor([5, 2]))).shape
         torch.Size([2, 4, 16])
     """
 

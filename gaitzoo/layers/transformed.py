@@ -53,7 +53,8 @@ class GroupPool(nn.Module):
         ValueError: If ``mode`` is unknown.
 
     Example:
-        >>> GroupPool()(torch.rand(2, 8, 3, 16, 11)).shape
+        >>> network = nn.Sequential(ReflectConv2d(3, 8, reduce=None), GroupPool(), nn.ReLU())
+        >>> network(torch.rand(2, 3, 16, 11)).shape
         torch.Size([2, 8, 16, 11])
     """
 
@@ -280,6 +281,8 @@ class RotateConv2d(TransformedKernelConv2d):
         angles: Sequence[float] = (-15.0, 0.0, 15.0),
         reduce: Reduce | None = "max",
     ) -> None:
+        if isinstance(angles, str) or not isinstance(angles, Sequence):
+            raise ValueError(f"expected angles as a tuple of degrees, got {angles!r}")
         forms = [KernelTransform(angle=angle) for angle in angles]
         sizes = (in_channels, out_channels, kernel_size, stride, groups, bias)
         super().__init__(*sizes, transforms=forms, reduce=reduce)

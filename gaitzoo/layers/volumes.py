@@ -99,7 +99,8 @@ def soft_argmax_3d(volumes: Tensor, centred: bool = False) -> tuple[Tensor, Tens
         voxel nearest to it, ``[...]`` in [0, 1].
 
     Raises:
-        ValueError: If there are fewer than three axes.
+        ValueError: If there are fewer than three axes, or numbers do not sum to one, as scores do
+            not (tensors on accelerators are not read).
 
     Example:
         >>> volume = torch.zeros(1, 4, 8, 10)
@@ -109,6 +110,7 @@ def soft_argmax_3d(volumes: Tensor, centred: bool = False) -> tuple[Tensor, Tens
     """
     if volumes.ndim < 3 or not volumes.is_floating_point():
         raise ValueError(f"expected volumes [..., D, H, W] of floats, got {shape_of(volumes)}")
+    _check_sums(volumes)
     places, nearest = [], []
     for axis in (-1, -2, -3):
         others = tuple(other for other in (-1, -2, -3) if other != axis)
@@ -122,6 +124,18 @@ def soft_argmax_3d(volumes: Tensor, centred: bool = False) -> tuple[Tensor, Tens
     voxel = ((z * height + y) * width + x)[..., None]
     confidence = volumes.flatten(-3).gather(-1, voxel)[..., 0]
     return torch.stack(places, dim=-1), confidence
+
+
+def _check_sums(volumes: Tensor) -> None:
+    if torch.compiler.is_compiling() or volumes.device.type != "cpu" or volumes.numel() == 0:
+        return
+    off = float((volumes.detach().sum((-1, -2, -3)) - 1).abs().max())
+    # NaN is not below it either.
+    if not off < 0.01:
+        raise ValueError(
+            f"expected probabilities that sum to one, got volumes off by up to {off:.3g}; of what "
+            "VolumetricHeatmapHead gives, take the second"
+        )
 
 
 class HeatmapEncoder(nn.Module):

@@ -110,6 +110,18 @@ def test_scores_of_restoration_are_those_of_the_library(generator):
         assert row.interval[0] <= row.rank1["gen2real"] <= row.interval[1]
 
 
+def test_a_condition_without_matches_has_no_rates(generator):
+    real, made = torch.randn(2, 5, 2, 4, generator=generator)
+    labels, conditions = [0, 0, 1, 1, 2], ["a", "a", "a", "a", "alone"]
+    rows = GaitFidelity(bootstrap=5).restoration(real, made, labels, conditions=conditions).rows
+    plain = GaitFidelity().restoration(real[:4], made[:4], labels[:4]).rows[0]
+    assert rows[2].num_clips == 1
+    assert all(map(math.isnan, (rows[2].rank1["gen2real"], rows[2].eer, rows[2].ratio)))
+    assert 0 <= rows[1].eer <= 1
+    # The fifth clip is somebody whom others may be taken for.
+    assert rows[1].rank1["gen2real"] <= plain.rank1["gen2real"]
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_leakage_falls_from_picture_to_motion(generator, metric):
     moves, looks = torch.randn(2, 8, 1, 64, generator=generator)
@@ -254,6 +266,7 @@ def test_tables_and_picture(world, tmp_path):
         ({"labels": [0] * 5}, "real for each of 5 labels, got 4"),
         ({"generated": torch.rand(3, 1, 2)}, "generated for each of 4 labels, got 3"),
         ({"conditions": ["a"]}, "conditions for each of 4"),
+        ({"conditions": ["all", "a", "a", "a"]}, 'conditions other than "all"'),
         ({"quality": {"ssim": torch.ones(2)}}, "ssim for each of 4"),
         ({"labels": [0, 1, 2, 3]}, "match in the gallery, got none"),
         ({"generated": torch.full((4, 1, 2), torch.nan)}, "finite"),

@@ -189,6 +189,7 @@ def test_half_precision_with_one_column_left_reads_nothing_unwritten():
     [
         (lambda: RotateConv2d(1, 2, angles=()), "at least one transform"),
         (lambda: RotateConv2d(1, 2, angles=("15",)), "angle in degrees"),
+        (lambda: RotateConv2d(1, 2, angles=15), "angles as a tuple of degrees, got 15"),
         (lambda: RotateConv2d(1, 2, angles=(float("nan"),)), "finite angle"),
         (lambda: ScaleConv2d(1, 2, scales=(1.5,)), "scales as a tuple of positive whole"),
         (lambda: ScaleConv2d(1, 2, mode="zoom"), 'mode "dilate" or "resize"'),

@@ -60,6 +60,16 @@ def test_sizes_of_all_levels():
     assert model(both(1, 2, (128, 88))).embeddings.shape == (1, 16, 8)
 
 
+def test_parameters_are_as_many_as_stated():
+    for name, count in (("sustech1k", 10_060_468), ("sustech1k_22", 20_396_212)):
+        with torch.device("meta"):
+            model = gaitzoo.create_model(f"depthgait.{name}", num_classes=0)
+        assert sum(p.numel() for p in model.parameters()) == count
+    assert {gaitzoo.model_info("depthgait").fidelity} == {"reconstruction"}
+    with pytest.raises(gaitzoo.PretrainedNotAvailable, match="neither code nor weights"):
+        gaitzoo.create_model("depthgait", pretrained=True)
+
+
 @pytest.mark.parametrize("per", ["clip", "frame"])
 def test_depth_is_brought_to_one_range(per):
     torch.manual_seed(0)
@@ -82,6 +92,7 @@ def test_depth_is_brought_to_one_range(per):
         torch.testing.assert_close(found[group], wanted)
     torch.testing.assert_close(normalize_depth(3 * depth + 7, mask, per), found)
     torch.testing.assert_close(normalize_depth(depth, (mask * 255).byte(), per), found)
+    torch.testing.assert_close(normalize_depth(depth, inside.byte(), per), found)
     assert not normalize_depth(depth, torch.zeros_like(mask), per).any()
     flat = normalize_depth(torch.ones(4, 60, 50), mask, per)
     torch.testing.assert_close(flat.unique(), torch.tensor([0.0, 0.55]))
@@ -112,6 +123,8 @@ def test_wrong_depth_is_refused():
         ((depth, mask, "batch"), 'per "clip" or "frame"'),
         ((depth, mask, "clip", (0.9, 0.1)), "quantiles"),
         ((depth * NAN, mask), "finite depth"),
+        ((depth, 255 * mask), r"a mask in \[0, 1\]"),
+        ((depth, NAN * mask), "a mask in"),
     ):
         with pytest.raises(ValueError, match=message):
             normalize_depth(*arguments)

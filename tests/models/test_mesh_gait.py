@@ -91,6 +91,8 @@ def test_an_even_volume_is_one_everywhere_to_the_encoder():
 def test_shapes_that_do_not_fit_are_refused():
     for call, message in (
         (lambda: soft_argmax_3d(torch.rand(2, 3)), r"volumes \[..., D, H, W\]"),
+        (lambda: soft_argmax_3d(torch.ones(2, 3, 4, 5)), "sum to one, got volumes off by up to 59"),
+        (lambda: soft_argmax_3d(torch.full((1, 3, 4, 5), NAN)), "off by up to nan"),
         (lambda: VolumetricHeatmapHead(3, 5)(torch.rand(2, 4, 8, 6)), r"a map \[B, 3, H, W\]"),
         (lambda: HeatmapEncoder(3, 4)(torch.rand(2, 4, 3, 8, 6)), r"volumes \[B, 3, 4, H, W\]"),
         (lambda: MarkerToMesh(), "both or none"),

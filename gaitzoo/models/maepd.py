@@ -4,9 +4,10 @@ Paper: https://arxiv.org/abs/2508.04316 (a foundation model for distributed acou
 visual prompt tuning), known by its abstract and notes. No code, weights or data were found,
 nothing of it is contained here, and no number of the authors' is to be expected. From the
 abstract: masked reconstruction of images of fibre signals, a frozen transformer, prompts (VPT-Deep,
-0.322 % of the parameters tuned), indoor gait identity. [inferred], and arguments: ViT-B/16 with MAE's defaults
-and one channel, 224 pixels, 30 prompts (which give that share without the head), the head on the
-class token, transforms of the signals; adapters (of the journal version) behind the MLPs.
+0.322 % of the parameters tuned), indoor gait identity. [inferred], and arguments: ViT-B/16 with
+MAE's defaults and one channel, 224 pixels, 30 prompts (which give that share without the head), the
+head on the class token, transforms of the signals; adapters (of the journal version) behind the
+MLPs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gaitzoo.models.adapt import adapt_input_channels
 from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
 from gaitzoo.models.conversion import StateDict
+from gaitzoo.models.groups import layer_groups
 from gaitzoo.models.outputs import GaitOutput
 from gaitzoo.models.registry import register_model
 from gaitzoo.models.vit_mae_keys import convert_vit_mae
@@ -120,6 +122,15 @@ class MAEPD(GaitModel):
     def input_size(self) -> tuple[int, int]:
         """See :attr:`GaitModel.input_size`."""
         return self.image_size
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`GaitModel.group_matcher`: the transformer's, prompts with the first layer."""
+        groups = layer_groups(self.prompted.vit, None, coarse)
+        inside = {name: pattern.removeprefix("^") for name, pattern in groups.items()}
+        first = next(iter(inside))
+        patterns = {name: rf"^prompted\.vit\.{pattern}" for name, pattern in inside.items()}
+        patterns[first] = rf"^prompted\.(?:prompts$|vit\.{inside[first]})"
+        return patterns
 
     def forward_features(
         self, silhouettes: Tensor, lengths: Tensor | None = None

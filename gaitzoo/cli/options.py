@@ -37,7 +37,7 @@ def add_command(
     command = commands.add_parser(
         name,
         help=text,
-        description=f"{text.capitalize()}.",
+        description=f"{text[0].upper()}{text[1:]}.",
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

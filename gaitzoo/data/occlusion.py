@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gaitzoo.data.augment import check_sequence
+from gaitzoo.layers.checks import check_values
 
 __all__ = [
     "HalfBodyOcclusion",
@@ -60,7 +61,8 @@ def keep_window(
 
     Raises:
         TypeError: If it is no tensor, or neither floating point nor uint8.
-        ValueError: If the shape is not ``[T, H, W]``, or the window is empty or outside.
+        ValueError: If the shape is not ``[T, H, W]``, floats are not in [0, 1], or the window is
+            empty or outside.
 
     Example:
         >>> keep_window(torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), rows=(1, 2))
@@ -68,6 +70,9 @@ def keep_window(
                  [1., 0.]]])
     """
     check_sequence(silhouettes)
+    if silhouettes.is_floating_point():
+        # What lies between black and white is cut at a half: floats up to 255 would all be white.
+        check_values(silhouettes, 0, 1)
     height, width = silhouettes.shape[1:]
     columns = (0, width) if columns is None else columns
     _check_span("rows", rows, height)

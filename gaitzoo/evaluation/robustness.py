@@ -68,12 +68,20 @@ def draw_corruption(
     Returns:
         A function of the arguments alone: the same in every run, whatever else is in the gallery.
 
+    Raises:
+        ValueError: If there is nothing to draw from.
+
     Example:
         >>> draw_corruption(0, "001/nm-01/090", ["fog", "rain"]) == draw_corruption(
         ...     0, "001/nm-01/090", ["fog", "rain"]
         ... )
         True
     """
+    if not names or not severities:
+        raise ValueError(
+            "expected names and severities to draw from, got "
+            f"{len(names)} names and {len(severities)} severities"
+        )
     number = number_of(seed, "mixed", name)
     return names[number % len(names)], severities[number // len(names) % len(severities)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -29,8 +30,9 @@ def layerwise_lr_groups(model: nn.Module, rates: Mapping[str, float]) -> list[di
         A dictionary per name, in the order of ``rates``: ``params``, ``lr`` and ``name``.
 
     Raises:
-        ValueError: If a rate is negative or not finite, a name fits nothing, or a parameter has
-            no rate.
+        TypeError: If ``rates`` is no mapping.
+        ValueError: If a rate is no number, negative or not finite, a name fits nothing, or a
+            parameter has no rate.
 
     Example:
         >>> import gaitzoo, torch
@@ -42,8 +44,13 @@ def layerwise_lr_groups(model: nn.Module, rates: Mapping[str, float]) -> list[di
         >>> model.backbone.stem[0].weight.requires_grad
         False
     """
+    if not isinstance(rates, Mapping):
+        raise TypeError(
+            "expected rates as a mapping from names of modules to learning rates, got "
+            f"{type(rates).__name__}; for example {{'': 0.1}}"
+        )
     for name, rate in rates.items():
-        if not 0 <= rate < float("inf"):
+        if not isinstance(rate, Real) or not 0 <= rate < float("inf"):
             raise ValueError(f"expected a rate of 0 or more for {name!r}, got {rate!r}")
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
     for key, parameter in model.named_parameters():

@@ -106,7 +106,7 @@ class TaskHead(nn.Module):
             targets: Name of each task to classes ``[N]`` int64, or to numbers ``[N]``.
 
         Raises:
-            TypeError: If classes are no integers.
+            TypeError: If classes are no integers, or numbers no tensor.
             ValueError: If a task has no targets, or they do not fit.
         """
         if set(targets) != set(self.tasks):
@@ -119,6 +119,11 @@ class TaskHead(nn.Module):
             if classes > 1:
                 losses.append(self.cross_entropy(found[:, None], wanted))
                 continue
+            if not isinstance(wanted, Tensor):
+                raise TypeError(
+                    f"expected numbers for {name} as a tensor [N], got {type(wanted).__name__}; "
+                    "use torch.tensor(...)"
+                )
             if wanted.shape != found.shape or not bool(wanted.isfinite().all()):
                 raise ValueError(
                     f"expected finite numbers [{len(found)}] for {name}, got {shape_of(wanted)}"

@@ -231,6 +231,7 @@ def test_an_evaluator_learns_to_see_what_is_hidden():
     [
         (lambda: keep_window(torch.ones(1, 4, 4), (2, 2)), ValueError, "rows .* inside 0..4"),
         (lambda: keep_window(torch.ones(1, 4, 4), (0, 4), (1, 5)), ValueError, "columns"),
+        (lambda: HalfBodyOcclusion()(torch.full((1, 4, 4), 255.0)), ValueError, r"in \[0, 1\]"),
         (lambda: hide_rows(torch.ones(1, 4, 4), (-1, 2)), ValueError, "rows"),
         (lambda: hide_rows(torch.ones(4, 4), (0, 2)), ValueError, r"one sequence \[T, H, W\]"),
         (lambda: hide_rows(torch.ones(1, 4, 4).long(), (0, 2)), TypeError, "as floats"),

@@ -158,6 +158,9 @@ def test_a_mixed_gallery_is_a_function_of_seed_and_name(world):
     assert all(torch.equal(c, mixed[n]) for c, n in zip(other.batches[2], [6, 3, 1], strict=True))
     drawn = {draw_corruption(seed, "x", names, severities) for seed in range(100)}
     assert drawn == {(name, severity) for name in names for severity in severities}
+    for nothing in (([], severities), (names, [])):
+        with pytest.raises(ValueError, match="names and severities to draw from"):
+            draw_corruption(0, "x", *nothing)
 
 
 def test_numbers_repeat_and_depend_on_the_seed(world):

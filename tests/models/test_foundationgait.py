@@ -343,10 +343,12 @@ def test_rates_of_layers():
         ({"backbone": 0.1}, "none for projector"),
         ({"trunk": 0.1, "": 0.1}, "got trunk"),
         ({"": -1.0}, "0 or more"),
+        ({"": "0.1"}, "0 or more"),
+        (0.1, "mapping"),
     ],
 )
 def test_rates_that_do_not_fit_are_refused(rates, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         layerwise_lr_groups(FoundationGait(**SMALL), rates)
 
 

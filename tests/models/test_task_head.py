@@ -114,6 +114,12 @@ def test_tasks_that_are_none_are_refused(tasks, error, message):
         TaskHead(2, 3, tasks)
 
 
+def test_numbers_that_are_no_tensor_are_refused():
+    head = TaskHead(2, 3, {"age": 1})
+    with pytest.raises(TypeError, match="numbers for age as a tensor"):
+        head.loss(head(torch.rand(2, 2, 3)), {"age": [31.0, 25.0]})
+
+
 def test_embeddings_that_do_not_fit_are_refused():
     head = TaskHead(2, 3, {"bag": 2})
     with pytest.raises(ValueError, match=r"embeddings \[N, 2, 3\], got \[2, 3\]"):

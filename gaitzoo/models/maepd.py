@@ -124,8 +124,12 @@ class MAEPD(GaitModel):
         return self.image_size
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """See :meth:`GaitModel.group_matcher`: the transformer's, prompts with the first layer."""
-        groups = layer_groups(self.prompted.vit, None, coarse)
+        """See :meth:`GaitModel.group_matcher`: block by block, prompts with what is in front.
+
+        Args:
+            coarse: Says nothing: as in timm's transformers, a block is never split.
+        """
+        groups = layer_groups(self.prompted.vit, None, True)
         inside = {name: pattern.removeprefix("^") for name, pattern in groups.items()}
         first = next(iter(inside))
         patterns = {name: rf"^prompted\.vit\.{pattern}" for name, pattern in inside.items()}

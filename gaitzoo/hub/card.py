@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gaitzoo.hub.shipped import card_sections
 from gaitzoo.models.cfg import FIDELITIES, PretrainedCfg
 from gaitzoo.models.registry import is_model, model_info
 
-__all__ = ["CARD", "CARD_SECTIONS", "SPDX", "fidelity_line", "sections_of"]
+__all__ = ["CARD", "CARD_SECTIONS", "SPDX", "fidelity_line", "reading_lines", "sections_of"]
 
 # Licences by the names that the Hub knows.
 SPDX = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "mit")
@@ -15,7 +17,7 @@ CARD_SECTIONS = {
     "license": "not stated by whoever saved this model",
     "training_data": "Not stated by whoever saved this model.",
     "intended_use": (
-        "Research on gait recognition: comparing walking people by their silhouettes. Identifying "
+        "Research on gait recognition: comparing people by how they walk. Identifying "
         "people without their knowledge is illegal in many places and not an intended use."
     ),
     "limits": (
@@ -33,7 +35,7 @@ CARD = """---
 # {{ name }}
 
 A gait recognition model of the [gaitzoo](https://pypi.org/project/gaitzoo) library: sequences of
-silhouettes in, embeddings to compare walking people by out.
+{{ inputs }} in, embeddings to compare walking people by out.
 
 | | |
 |---|---|
@@ -56,8 +58,8 @@ silhouettes in, embeddings to compare walking people by out.
 import gaitzoo
 
 model = gaitzoo.create_model("{{ source }}").eval()
-silhouettes = gaitzoo.load_silhouettes("folder_of_frames")
-embeddings = gaitzoo.embed(model, [silhouettes])
+sequence = {{ load }}
+embeddings = gaitzoo.embed(model, [sequence])
 ```
 
 ## Training data
@@ -88,6 +90,22 @@ def fidelity_line(cfg: PretrainedCfg) -> str:
     known = model_info(cfg.name) if is_model(cfg.name) else cfg
     word = cfg.fidelity or known.fidelity
     return f"{word}: {FIDELITIES[word]}" if word else "no system of others"
+
+
+def reading_lines(modalities: Sequence[str]) -> dict[str, str]:
+    """What a model reads, in words, and how a sequence of it is loaded.
+
+    Args:
+        modalities: Of the model.
+    """
+    if tuple(modalities) == ("silhouettes",):
+        load = 'gaitzoo.load_silhouettes("folder_of_frames")'
+    elif len(modalities) == 1:
+        load = f'gaitzoo.load_sequence("folder_of_frames", "{modalities[0]}")'
+    else:
+        named = ", ".join(f'"{name}"' for name in modalities)
+        load = f'gaitzoo.load_sequence("folder", ({named}))'
+    return {"inputs": " and ".join(modalities).replace("_", " "), "load": load}
 
 
 def sections_of(cfg: PretrainedCfg, weights_of: str | None) -> dict[str, str]:

@@ -14,7 +14,14 @@ from typing_extensions import Self
 
 from gaitzoo.data.atomic import whole_files
 from gaitzoo.hub.arguments import refuse_unknown
-from gaitzoo.hub.card import CARD, CARD_SECTIONS, SPDX, fidelity_line, sections_of
+from gaitzoo.hub.card import (
+    CARD,
+    CARD_SECTIONS,
+    SPDX,
+    fidelity_line,
+    reading_lines,
+    sections_of,
+)
 from gaitzoo.hub.checkpoint import check_fits, load_into
 from gaitzoo.hub.download import download
 from gaitzoo.hub.reading import (
@@ -181,6 +188,7 @@ class HubAdapter(
             fidelity=fidelity_line(cfg),
             source=self.source,
             version=config["gaitzoo_version"],
+            **reading_lines(self.model.modalities),
             **sections,
         )
 

@@ -215,6 +215,23 @@ class TestCard:
         monkeypatch.setattr(model, "pretrained_cfg", rebuilt)
         assert "| reconstruction: built from an abstract" in self.card(model, world.home / "a")
 
+    @pytest.mark.parametrize(
+        ("name", "reads", "load"),
+        [
+            ("gaitset_tiny", "silhouettes", 'load_silhouettes("folder_of_frames")'),
+            ("biggait_tiny", "rgb", 'load_sequence("folder_of_frames", "rgb")'),
+            (
+                "depthgait_tiny",
+                "silhouettes and depth",
+                'load_sequence("folder", ("silhouettes", "depth"))',
+            ),
+        ],
+    )
+    def test_the_card_loads_what_the_model_reads(self, name, reads, load, tmp_path):
+        text = self.card(gaitzoo.create_model(name), tmp_path / "a")
+        assert f"sequences of\n{reads} in, embeddings" in text
+        assert f"sequence = gaitzoo.{load}\n" in text
+
     def test_a_second_save_replaces_the_card(self, world):
         self.card(world.model, world.home / "a")
         other = DyGait(num_classes=0, **ARGS)

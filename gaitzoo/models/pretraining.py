@@ -212,14 +212,17 @@ def convert_pretraining(state_dict: StateDict) -> StateDict:
 
 
 def _cosines(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Cosines of every row with every target, part by part: ``[N, P, M]``."""
+    """Cosines of every row with every target, part by part: ``[N, P, M]``, float32 or wider."""
     if predictions.ndim != 3 or predictions.shape[1:] != targets.shape[1:]:
         raise ValueError(
             "expected predictions [N, P, C] and targets [M, P, C], got "
             f"{shape_of(predictions)} and {shape_of(targets)}"
         )
-    predictions, targets = F.normalize(predictions, dim=2), F.normalize(targets, dim=2)
-    return torch.einsum("npc,mpc->npm", predictions, targets)
+    wide = torch.promote_types(predictions.dtype, torch.float32)
+    # Half precision would take more from a cosine than walks of two people differ by.
+    with torch.autocast(predictions.device.type, enabled=False):
+        predictions, targets = (F.normalize(x.to(wide), dim=2) for x in (predictions, targets))
+        return torch.einsum("npc,mpc->npm", predictions, targets)
 
 
 def _gather_targets(targets: Tensor) -> tuple[Tensor, int]:

@@ -274,6 +274,18 @@ def test_loss_of_views():
 
 
 @torch.no_grad()
+def test_cosines_are_never_half_precise():
+    pretrainer = pretrainer_of().eval()
+    views = torch.rand(2, 4, 3, 16, 12)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        cosines, _ = pretrainer(*views)
+    assert cosines.dtype == torch.float32
+    predictions, targets = torch.rand(2, 4, 6, 8)
+    wanted = PartInfoNCE()(predictions, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(PartInfoNCE()(predictions, targets), wanted)
+
+
 def test_zero_shot_embeddings():
     model = make("foundationgait_tiny", embedding="predictor", num_classes=0)
     clips = torch.rand(3, 5, 16, 12)

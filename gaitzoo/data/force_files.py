@@ -94,7 +94,9 @@ def load_force_npz(path: str | Path, num_frames: int | None = None) -> tuple[Ten
         num_frames: T of the clip; ``None`` = as many as the file has.
 
     Returns:
-        ``[T, J, 3]`` float32 and ``[T]`` bool.
+        ``[T, J, 3]`` float32 and ``[T]`` bool. Numbers are those of the file: divide newton metres
+        (inferred to be PhysPT's unit) by mass times 9.81 times height before :class:`ForceGait`
+        reads them, which cuts off what is above 0.15.
 
     Raises:
         FileNotFoundError: If there is no such file.

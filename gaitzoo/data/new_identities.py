@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.checks import check_size, check_values, shape_of
 
 __all__ = ["interpolate_identities", "plan_conditions", "sample_new_identities"]
 
@@ -119,6 +119,7 @@ def sample_new_identities(
             f"expected a bank [M, D] of at least {max(people, 2)} people, got {shape_of(bank)} to "
             f"mix {people} of"
         )
+    check_values(bank, None, None, "identities")
     if not 0 <= low <= high <= 1:
         raise ValueError(f"expected lam as two numbers with 0 <= low <= high <= 1, got {lam!r}")
     if not -1 < max_cosine <= 1:
@@ -172,7 +173,7 @@ def plan_conditions(
         [1, 2, 1, 2, 1, 2, 1, 2]
     """
     check_size(repeats=repeats)
-    if identities.ndim not in (1, 2) or not len(identities) or not views or not covariates:
+    if identities.ndim not in (1, 2) or not len(identities) or not len(views) or not covariates:
         raise ValueError(
             "expected identities [M] or [M, D], views and covariates, at least one of each, got "
             f"{shape_of(identities)}, {len(views)} and {len(covariates)}"
@@ -184,7 +185,7 @@ def plan_conditions(
     pairs = torch.tensor(covariates, dtype=torch.int64)[outfit]
     return {
         "identity": identities[person.to(identities.device)],
-        "view": torch.tensor(views)[view],
+        "view": torch.as_tensor(views)[view],
         "clothing": pairs[:, 0],
         "object": pairs[:, 1],
     }

@@ -102,6 +102,9 @@ class LogSpectrogram(nn.Module):
         >>> image = LogSpectrogram(n_fft=32, hop=8)(tone)
         >>> image.shape, image.mean(1).argmax().item()
         (torch.Size([17, 37]), 4)
+        >>> network = nn.Sequential(LogSpectrogram(n_fft=32, hop=8), nn.Conv2d(1, 4, 3), nn.ReLU())
+        >>> network(tone.view(1, 1, 320)).shape
+        torch.Size([1, 4, 15, 35])
     """
 
     window: Tensor
@@ -152,6 +155,9 @@ class SpaceTimeMap(nn.Module):
     Example:
         >>> SpaceTimeMap((224, 224))(torch.randn(2, 1, 40, 1000)).shape
         torch.Size([2, 1, 224, 224])
+        >>> network = nn.Sequential(SpaceTimeMap((16, 32)), nn.Conv2d(1, 4, 3), nn.ReLU())
+        >>> network(torch.randn(2, 1, 40, 1000)).shape
+        torch.Size([2, 4, 14, 30])
     """
 
     def __init__(self, size: tuple[int, int] = (224, 224), eps: float = 1e-6) -> None:

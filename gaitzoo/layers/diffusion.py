@@ -237,8 +237,9 @@ class DDIMSampler:
     the ancestral sampling of DDPM. The guess of the clean signal is clipped to [-1, 1] at every
     step.
 
-    Source: DDIM (https://arxiv.org/abs/2010.02502), equations 12 and 16, over every
-    ``num_steps // steps``-th time step from 0 on; behind the last one the signal is clean.
+    Source: DDIM (https://arxiv.org/abs/2010.02502), equations 12 and 16, over time steps spread
+    evenly from 0 on, ``i * num_steps // steps``; behind the last one the signal is clean. Where
+    ``steps`` divides ``num_steps``, they are those of diffusers' ``DDIMScheduler``.
 
     Args:
         schedule: How much noise there is.
@@ -275,8 +276,9 @@ class DDIMSampler:
                 f"expected a whole number of steps from 2 to {self.schedule.num_steps}, got "
                 f"{steps!r}"
             )
-        self._ratio = self.schedule.num_steps // steps
-        self.timesteps = torch.arange(steps, device=device).flip(0) * self._ratio
+        times = [i * self.schedule.num_steps // steps for i in range(steps)]
+        self._before = dict(zip(times[1:], times[:-1], strict=True))
+        self.timesteps = torch.tensor(times[::-1], device=device)
 
     def step(
         self,
@@ -294,10 +296,14 @@ class DDIMSampler:
             generator: Source of fresh noise, for ``eta`` above 0.
         """
         now = int(timestep)
+        before = self._before.get(now)
+        if before is None and now != 0:
+            raise ValueError(f"expected one of {len(self.timesteps)} time steps, got {now}")
         times = torch.full((len(sample),), now, device=sample.device)
         level = self.schedule.level(times, sample)
-        before = now - self._ratio
-        after = self.schedule.level(times - self._ratio, sample) if before >= 0 else level * 0 + 1
+        after = torch.ones_like(level)
+        if before is not None:
+            after = self.schedule.level(torch.full_like(times, before), sample)
         clean = self.schedule.predict_x0(sample, model_output, times).clamp(-1, 1)
         # The noise that belongs to the clipped guess.
         noise = (sample - level.sqrt() * clean) / (1 - level).sqrt()
@@ -305,7 +311,7 @@ class DDIMSampler:
         spread = self.eta * variance.clamp(min=0).sqrt()
         direction = (1 - after - spread**2).clamp(min=0).sqrt() * noise
         previous = after.sqrt() * clean + direction
-        if self.eta > 0 and before >= 0:
+        if self.eta > 0 and before is not None:
             previous = previous + spread * standard_normal(sample, generator)
         return DiffusionStep(previous, clean)
 
@@ -320,10 +326,15 @@ def guided(null: Tensor, conditional: Tensor, guidance: float) -> Tensor:
         conditional: ``[N, ...]``, prediction with them.
         guidance: 0 = ``null``, 1 = ``conditional``, above 1 = beyond it.
 
+    Raises:
+        ValueError: If ``guidance`` is not finite.
+
     Example:
         >>> guided(torch.zeros(1), torch.ones(1), 2.0)
         tensor([2.])
     """
+    if not math.isfinite(guidance):
+        raise ValueError(f"expected guidance as a finite number, got {guidance!r}")
     if guidance == 1:
         return conditional
     return null + guidance * (conditional - null)

@@ -159,7 +159,9 @@ class MaskedAutoencoder(nn.Module):
     """Hides most patches of an image and learns to paint them from the others.
 
     Source: https://arxiv.org/abs/2111.06377, Sec. 3; sizes are those of its ViT-B. With equal
-    weights and noise it gives what transformers' ``ViTMAEForPreTraining`` gives.
+    weights and noise it gives what transformers' ``ViTMAEForPreTraining`` gives (which, where
+    ``mask_ratio`` is no whole number of patches, always hides the larger number; here it is the
+    nearer one).
 
     Args:
         image_size: Rows and columns of the image, multiples of those of a patch.
@@ -190,6 +192,12 @@ class MaskedAutoencoder(nn.Module):
         >>> output = mae(torch.rand(2, 1, 64, 256))
         >>> output.pred.shape, output.mask.sum(1).tolist()
         (torch.Size([2, 64, 256]), [48, 48])
+
+        Its trained encoder inside of another network:
+
+        >>> head = nn.Sequential(mae.encoder, nn.Flatten(), nn.Linear(65 * 16, 3))
+        >>> head(torch.rand(2, 1, 64, 256)).shape
+        torch.Size([2, 3])
     """
 
     decoder_pos_embed: Tensor
@@ -219,6 +227,8 @@ class MaskedAutoencoder(nn.Module):
                 f"{mask_ratio!r}"
             )
         rows, columns = self.encoder.patch_embed.patch_size
+        if norm_pix and rows * columns * in_channels == 1:
+            raise ValueError("expected patches of two numbers or more for norm_pix, got one")
         self.decoder_embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
         positions = grid_positions(self.encoder.grid_size, decoder_dim)

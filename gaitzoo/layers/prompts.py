@@ -37,7 +37,7 @@ class PromptedViT(nn.Module):
             patches.
         prompt_dropout: Share of the prompts' numbers that are left out in training.
         freeze: Freeze the transformer, except for adapters in it (:func:`add_adapters`); it then
-            stays in eval mode.
+            stays in eval mode. ``False`` = train all of it, whatever was frozen before.
 
     Attributes:
         prompts: ``[L, num_prompts, D]``, L sets.
@@ -100,12 +100,9 @@ class PromptedViT(nn.Module):
         self.vit = vit
         self.head: nn.Linear | None = None
         self.reset_classifier(num_classes)
-        if freeze:
-            adapted = {
-                id(p) for m in vit.modules() if isinstance(m, Adapter) for p in m.parameters()
-            }
-            for parameter in vit.parameters():
-                parameter.requires_grad_(id(parameter) in adapted)
+        adapted = {id(p) for m in vit.modules() if isinstance(m, Adapter) for p in m.parameters()}
+        for parameter in vit.parameters():
+            parameter.requires_grad_(not freeze or id(parameter) in adapted)
         self.train(self.training)
 
     def reset_classifier(self, num_classes: int) -> None:

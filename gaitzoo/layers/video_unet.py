@@ -150,6 +150,12 @@ class GaitVideoUNet(nn.Module):
         >>> x, t = torch.randn(2, 1, 5, 16, 12), torch.tensor([3, 900])
         >>> unet(x, t, torch.rand(2, 32), torch.rand(2, 7, 12)).shape
         torch.Size([2, 1, 5, 16, 12])
+
+        Steered by any network that gives a vector:
+
+        >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 32))
+        >>> unet(x, t, encoder(torch.rand(2, 3, 4, 4))).shape
+        torch.Size([2, 1, 5, 16, 12])
     """
 
     def __init__(

@@ -14,7 +14,8 @@ from gaitzoo.layers.video_conditions import check_chance, draw_flags
 
 __all__ = ["GaitConditioner"]
 
-_FACTORS = ("identity", "view", "clothing", "object")
+FACTORS = ("identity", "view", "clothing", "object")
+"""Names of the conditions, in the order of their vectors."""
 
 
 class GaitConditioner(nn.Module):
@@ -110,7 +111,7 @@ class GaitConditioner(nn.Module):
         )
         self.from_clothing = nn.Embedding(clothing, dim)
         self.from_object = nn.Embedding(objects, dim)
-        self.null = nn.Parameter(0.02 * torch.randn(len(_FACTORS), dim))
+        self.null = nn.Parameter(0.02 * torch.randn(len(FACTORS), dim))
 
     @property
     def identities(self) -> Tensor | None:
@@ -169,9 +170,9 @@ class GaitConditioner(nn.Module):
             unknown.append(missing.to(null.device))
         if drop_mask is None:
             drop_mask = self._draw(count)
-        if drop_mask.shape != (count, len(_FACTORS)) or drop_mask.dtype != torch.bool:
+        if drop_mask.shape != (count, len(FACTORS)) or drop_mask.dtype != torch.bool:
             raise ValueError(
-                f"expected drop_mask [{count}, {len(_FACTORS)}] bool, got {shape_of(drop_mask)} "
+                f"expected drop_mask [{count}, {len(FACTORS)}] bool, got {shape_of(drop_mask)} "
                 f"{drop_mask.dtype}"
             )
         left_out = drop_mask.to(self.null.device) | torch.stack(unknown, 1)
@@ -179,7 +180,7 @@ class GaitConditioner(nn.Module):
 
     def _draw(self, count: int) -> Tensor:
         chance = self.drop if self.training else 0.0
-        each = draw_flags(count * len(_FACTORS), chance, self.null.device).view(count, -1)
+        each = draw_flags(count * len(FACTORS), chance, self.null.device).view(count, -1)
         return each | draw_flags(count, chance, self.null.device)[:, None]
 
     def _identity(self, identity: Tensor) -> tuple[Tensor, Tensor]:

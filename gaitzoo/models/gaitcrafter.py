@@ -26,7 +26,7 @@ from gaitzoo.layers.diffusion import (
 )
 from gaitzoo.layers.sequence import mask_fill
 from gaitzoo.layers.video_unet import GaitVideoUNet
-from gaitzoo.layers.walk_conditions import GaitConditioner
+from gaitzoo.layers.walk_conditions import FACTORS, GaitConditioner
 from gaitzoo.models.video_diffusion import DiffusionOutput, refuse_pretrained, schedule_and_sampler
 
 __all__ = ["CASIA_B_COVARIATES", "GaitCrafter", "gaitcrafter"]
@@ -66,8 +66,8 @@ class GaitCrafter(nn.Module):
         returns: :class:`DiffusionOutput`.
 
     Raises:
-        TypeError: If the schedule is none.
-        ValueError: If shapes do not fit.
+        TypeError: If the schedule is none, or a condition no tensor.
+        ValueError: If shapes do not fit, or a condition is none of the four.
 
     Example:
         >>> unet = GaitVideoUNet(channels=(8, 16), cond_dim=32)
@@ -131,7 +131,7 @@ class GaitCrafter(nn.Module):
         self, conditions: Mapping[str, Tensor] | None, count: int, dropped: Tensor | None = None
     ) -> Tensor:
         """The vectors of the conditions, ``[N, 4, dim]``; ``dropped [4]`` of all sequences."""
-        conditions = dict(conditions or {})
+        conditions = _checked(conditions)
         mask = None if dropped is None else dropped.expand(count, -1)
         if not conditions and mask is None:
             mask = torch.ones(count, 4, dtype=torch.bool)
@@ -178,10 +178,11 @@ class GaitCrafter(nn.Module):
             ``[N, T, H, W]`` floats in [0, 1]; ``> 0.5`` makes masks of them.
 
         Raises:
+            TypeError: If a condition is no tensor.
             ValueError: If an argument does not fit.
         """
         check_size(num_frames=num_frames)
-        count = max([1, *(len(value) for value in (conditions or {}).values())])
+        count = max([1, *(len(value) for value in _checked(conditions).values())])
         kept, left_out = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
         full = self._factors(conditions, count, kept)
         null = self._factors(None, count, left_out)
@@ -254,3 +255,15 @@ def gaitcrafter(
         schedule,
         input_size=input_size,
     )
+
+
+def _checked(conditions: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    given = dict(conditions or {})
+    for name, value in given.items():
+        if name not in FACTORS:
+            raise ValueError(f"expected conditions among {', '.join(FACTORS)}, got {name!r}")
+        if not isinstance(value, Tensor):
+            raise TypeError(f"expected {name} as a tensor [N], got {type(value).__name__}")
+        if not value.ndim or not len(value):
+            raise ValueError(f"expected {name} of one sequence or more, got {shape_of(value)}")
+    return given

@@ -102,6 +102,29 @@ def test_ddim_with_an_oracle_finds_the_picture_and_is_the_papers_equation():
     assert torch.allclose(sampler.step(noise, 300, x).prev_sample, wanted, atol=1e-6)
 
 
+def test_time_steps_begin_near_pure_noise_whatever_their_number():
+    for count, steps in ((1000, 600), (60, 50), (1000, 7), (10, 10)):
+        schedule, picture = NoiseSchedule(count), torch.rand(1, 5) * 2 - 1
+        sampler = DDIMSampler(schedule)
+        sampler.set_timesteps(steps)
+        times = sampler.timesteps
+        assert len(times) == len(set(times.tolist())) == steps
+        assert times[-1] == 0
+        assert times[0] >= count - count / steps - 1
+        after = schedule.alphas_cumprod[times[1]]
+        found = sampler.step(torch.zeros(1, 5), times[0], 0.01 * picture).prev_sample
+        clean = 0.01 * picture / schedule.alphas_cumprod[times[0]].sqrt()
+        noise = (0.01 * picture - schedule.alphas_cumprod[times[0]].sqrt() * clean.clamp(-1, 1)) / (
+            1 - schedule.alphas_cumprod[times[0]]
+        ).sqrt()
+        wanted = after.sqrt() * clean.clamp(-1, 1) + (1 - after).sqrt() * noise
+        assert torch.allclose(found, wanted, atol=1e-6)
+    with pytest.raises(ValueError, match="expected one of 10 time steps, got 11"):
+        sampler.step(picture, 11, picture)
+    with pytest.raises(ValueError, match="guidance as a finite number"):
+        guided(picture, picture, math.nan)
+
+
 def test_sampling_repeats_itself_under_one_seed_and_eta_adds_noise():
     schedule = NoiseSchedule(100)
 
@@ -395,6 +418,8 @@ def test_new_people_are_no_copies(people):
     assert torch.equal(new, again)
     with pytest.raises(ValueError, match="room between its people"):
         sample_new_identities(bank[:1].repeat(3, 1) + 0.01 * bank[:3], 2)
+    with pytest.raises(ValueError, match="identities finite numbers"):
+        sample_new_identities(bank / 0, 2)
 
 
 def test_plans_have_every_combination_once():
@@ -407,6 +432,8 @@ def test_plans_have_every_combination_once():
         )
     }
     assert len(rows) == 18
+    again = plan_conditions(torch.arange(2), torch.tensor([0.0, 90.0]))
+    assert again["view"].tolist() == [0.0, 90.0] * 2
 
 
 def test_quality_finds_what_is_odd():

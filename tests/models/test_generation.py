@@ -125,6 +125,20 @@ def test_gaitcrafter_in_padded_batches_gives_each_clips_own_numbers(nan_memory):
     assert torch.allclose(both, torch.stack(errors).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("conditions", "error", "message"),
+    [
+        ({"identiy": torch.tensor([0])}, ValueError, "among identity, view, clothing, object"),
+        ({"view": 90.0}, TypeError, r"view as a tensor \[N\], got float"),
+        ({"view": torch.zeros(0)}, ValueError, "of one sequence or more"),
+        ({"identity": torch.tensor([0])}, ValueError, "conditions of 2 sequences, got 1"),
+    ],
+)
+def test_conditions_that_gaitcrafter_does_not_know_are_refused(conditions, error, message):
+    with pytest.raises(error, match=message):
+        crafter()(torch.rand(2, 3, 16, 11), conditions)
+
+
 def test_weights_by_signal_to_noise():
     model = crafter()
     clips, t = torch.rand(2, 3, 16, 11), torch.tensor([20, 800])
@@ -351,9 +365,12 @@ def test_names_build_and_nobody_has_weights():
     with torch.device("meta"):
         model = gaitzoo.cod2(num_classes=100)
         crafted = gaitzoo.gaitcrafter(num_ids=74)
+        small = gaitzoo.gaitcrafter("small", num_ids=74)
     assert model.extractor.architecture == "deepgaitv2_p3d"
-    assert sum(p.numel() for p in model.denoiser.parameters()) == 26_099_497
-    assert sum(p.numel() for p in crafted.parameters()) > 59_738_953
+    counts = [
+        sum(p.numel() for p in m.parameters()) for m in (model, model.denoiser, crafted, small)
+    ]
+    assert counts == [39_871_849, 26_099_497, 60_159_305, 15_143_113]
 
 
 def test_what_cod2_cannot_use_is_refused():

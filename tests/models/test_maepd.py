@@ -274,7 +274,8 @@ def test_one_step_changes_what_is_tuned_and_nothing_else(adapted):
     wanted |= {name for name, x in model.named_parameters() if id(x) in own}
     assert changed == wanted
     assert len(adapters) == (8 if adapted else 0)
-    free = PromptedViT(small_vit(), freeze=False).train()
+    # The frozen one, trained after all.
+    free = PromptedViT(vit, freeze=False).train()
     assert free.vit.training
     assert all(p.requires_grad for p in free.vit.parameters())
 
@@ -354,6 +355,8 @@ def test_the_model_holds_a_trained_encoder(tmp_path):
     images = torch.rand(2, 1, 32, 64)
     output = model(images)
     assert output.embeddings.shape == (2, 1, 8)
+    free = MAEPD(num_classes=3, encoder=small_mae().encoder, adapter_hidden=2, freeze=False)
+    assert all(p.requires_grad for p in free.parameters())
     assert torch.allclose(output.logits[:, 0], model.prompted(images), atol=1e-6)
     with pytest.raises(ValueError, match="a ViTEncoder as encoder"):
         model.save_pretrained(tmp_path / "x")
@@ -382,6 +385,11 @@ def test_weights_that_do_not_exist_are_refused_with_the_reason():
         (lambda: ViTEncoder((30, 32)), ValueError, "image_size as multiples of patches of 16 x 16"),
         (lambda: ViTEncoder((32,)), ValueError, "image_size as rows and columns"),
         (lambda: ViTEncoder((32, 32), dim=6, num_heads=2), ValueError, "a width that 4 divides"),
+        (
+            lambda: small_mae((4, 8), (1, 1), norm_pix=True),
+            ValueError,
+            "two numbers or more for norm_pix",
+        ),
         (lambda: small_mae(mask_ratio=0.999), ValueError, "hides some of 32 patches"),
         (lambda: small_mae()(torch.rand(2, 1, 32, 32)), ValueError, r"images \[B, 1, 32, 64\]"),
         (

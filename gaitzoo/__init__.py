@@ -94,6 +94,8 @@ from gaitzoo.layers.body_segments import (
 )
 from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFusion
 from gaitzoo.layers.cross_level import CrossLevelFusion, ModalityGate, MultiScaleContext
+from gaitzoo.layers.cross_spatial import MLGE, CrossSpatialFusion, PyramidNeck
+from gaitzoo.layers.csp import SPPF, CSPBlock, CSPPyramid, PartialSelfAttention
 from gaitzoo.layers.diffusion import DDIMSampler, NoiseSchedule
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
@@ -111,6 +113,7 @@ from gaitzoo.layers.force_fusion import (
     concat_forces,
     widen_channels,
 )
+from gaitzoo.layers.frame_evidence import FrameEvidence
 from gaitzoo.layers.global_local import GLConv
 from gaitzoo.layers.graph import GraphConv, ResGCNBlock, hop_adjacency
 from gaitzoo.layers.haar import HaarDownsample2d, haar_dwt2d, haar_idwt2d
@@ -206,6 +209,7 @@ from gaitzoo.models.features import FeatureInfo, GaitFeatures
 from gaitzoo.models.force_gait import ForceGait, with_forces
 from gaitzoo.models.foundationgait import FoundationGait, FoundationVectors
 from gaitzoo.models.gait_rdae import GaitRDAE
+from gaitzoo.models.gait_reporter import GaitReporter
 from gaitzoo.models.gaitadapter import AdaptedParts, GaitAdapter
 from gaitzoo.models.gaitadapter_loss import GaitAdapterLoss
 from gaitzoo.models.gaitcrafter import CASIA_B_COVARIATES, GaitCrafter, gaitcrafter
@@ -232,6 +236,7 @@ from gaitzoo.models.multi_task_loss import IdentityLoss, MultiTaskGaitLoss
 from gaitzoo.models.multigaitpp import MultiGaitPP
 from gaitzoo.models.occlusion import OcclusionEvaluator, OcclusionEvaluatorLoss
 from gaitzoo.models.outputs import GaitOutput
+from gaitzoo.models.parkinson_rgbd import RGBDGaitNet, parkinson_rgbd
 from gaitzoo.models.parsinggait import ParsingGait
 from gaitzoo.models.person_streams import GaitRepresentationExtractor
 from gaitzoo.models.pretraining import FoundationGaitPretrainer, PartInfoNCE, cosine_momentum
@@ -254,6 +259,7 @@ from gaitzoo.models.registry import (
     model_info,
     register_model,
 )
+from gaitzoo.models.rgbd_loss import RGBDGaitLoss
 from gaitzoo.models.rggait import GapCorrection, ResidualGapCorrection
 from gaitzoo.models.rrs_gait import RRSGait
 from gaitzoo.models.sconet import ScoNet
@@ -264,6 +270,7 @@ from gaitzoo.models.snippet_loss import SnippetLoss, SnippetOutput
 from gaitzoo.models.swingait import SwinGait
 from gaitzoo.models.task_head import LinearProbe, TaskHead
 from gaitzoo.models.timm_frames import TimmFrames
+from gaitzoo.models.timm_pyramid import TimmPyramid
 from gaitzoo.models.trackletgait import P3DHWDBlock, TrackletGait
 from gaitzoo.models.video_diffusion import (
     DiffusersDenoiser,
@@ -293,6 +300,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "BodyPartPool",
     "BodySegments",
     "CASIA_B_COVARIATES",
+    "CSPBlock",
+    "CSPPyramid",
     "CoD2",
     "CoD2Loss",
     "CoD2Output",
@@ -302,6 +311,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "CopyAnimator",
     "CrossGate",
     "CrossLevelFusion",
+    "CrossSpatialFusion",
     "DAM",
     "DDIMSampler",
     "DeepGaitV2",
@@ -329,6 +339,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "FoundationGait",
     "FoundationGaitPretrainer",
     "FoundationVectors",
+    "FrameEvidence",
     "FrameMasks",
     "FrameWise",
     "FreezeAnimator",
@@ -355,6 +366,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "GaitPart",
     "GaitProtocol",
     "GaitRDAE",
+    "GaitReporter",
     "GaitRepresentationExtractor",
     "GaitSample",
     "GaitSet",
@@ -394,6 +406,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "LogSpectrogram",
     "MAEOutput",
     "MAEPD",
+    "MLGE",
     "MODALITIES",
     "MTSGait",
     "MarkerToMesh",
@@ -434,6 +447,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "PartLogitDistillationLoss",
     "PartMLP",
     "PartTokenizer",
+    "PartialSelfAttention",
     "Partition",
     "PeakTokenFinder",
     "PeakTokens",
@@ -445,8 +459,11 @@ __all__ = [  # noqa: RUF022 - plain order
     "PretrainedNotAvailable",
     "PromptedViT",
     "ProtocolResult",
+    "PyramidNeck",
     "RADAR_DIRECTIONS",
     "RDAEBlock",
+    "RGBDGaitLoss",
+    "RGBDGaitNet",
     "RRSBranch",
     "RRSGait",
     "RRSHead",
@@ -475,6 +492,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "SKELETONS",
     "SMPLEncoder",
     "SMPLGait",
+    "SPPF",
     "SavedTracks",
     "ScaleConv2d",
     "ScoNet",
@@ -510,6 +528,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "TextPromptBank",
     "TextureSuppression",
     "TimmFrames",
+    "TimmPyramid",
     "TokenBlock",
     "Track",
     "TrackOptions",
@@ -590,6 +609,7 @@ __all__ = [  # noqa: RUF022 - plain order
     "normalize_silhouettes",
     "open_set",
     "pad_sequences",
+    "parkinson_rgbd",
     "plan_conditions",
     "pool_forces",
     "read_partition",

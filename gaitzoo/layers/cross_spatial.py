@@ -218,12 +218,12 @@ def _presence(present: Tensor | None, x: Tensor, count: int, given: list[int]) -
     there = torch.zeros(count, dtype=torch.bool, device=x.device)
     there[given] = True
     if present is None:
-        return there.expand(len(x), -1)
+        return there.expand(x.shape[0], -1)
     if not isinstance(present, Tensor) or present.dtype != torch.bool:
         got = present.dtype if isinstance(present, Tensor) else type(present).__name__
         raise TypeError(f"expected present as a bool tensor [B, {count}], got {got}")
-    if present.shape != (len(x), count):
-        raise ValueError(f"expected present [{len(x)}, {count}], got {shape_of(present)}")
+    if present.shape != (x.shape[0], count):
+        raise ValueError(f"expected present [{x.shape[0]}, {count}], got {shape_of(present)}")
     seen = present.to(x.device) & there
     if not torch.compiler.is_compiling() and x.device.type == "cpu" and not seen.any(1).all():
         raise ValueError(

@@ -226,7 +226,9 @@ class PartialSelfAttention(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         query, key, value = self.query_key_value(x).chunk(3, dim=1)
-        found = F.scaled_dot_product_attention(*(self._heads(m) for m in (query, key, value)))
+        found = F.scaled_dot_product_attention(
+            self._heads(query), self._heads(key), self._heads(value)
+        )
         found = found.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:])
         return self.out(found + self.places(value))
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from gaitzoo.layers.checks import plain_values
 
-__all__ = ["DTYPES", "KNOWN_CONFIGS", "build_llm", "structure_of"]
+__all__ = ["DTYPES", "KNOWN_CONFIGS", "build_llm", "load_writer", "structure_of"]
 
 # Structures as their publishers state them, so that no file is needed where there are no weights.
 KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
@@ -118,17 +118,46 @@ def build_llm(
     return model.to(number), revision
 
 
+def load_writer(name: str, revision: str | None, dtype: str | None) -> tuple[Any, Any]:
+    """The model with its layer that predicts words, and its tokenizer.
+
+    Args:
+        name: Hub name or folder.
+        revision: Branch, tag or commit.
+        dtype: As for :class:`gaitzoo.FrozenLLM`.
+
+    Raises:
+        OSError: If the name cannot be loaded, completely, without code from the Hub.
+        ValueError: If ``dtype`` is none of the values named there.
+    """
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"expected dtype among {', '.join(DTYPES)} or None, got {dtype!r}")
+    import transformers
+
+    number = DTYPES[dtype or "float32"]
+    model, revision = _load(name, revision, number, None, transformers.AutoModelForCausalLM)
+    with _as_os_error(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
+    return model, tokenizer
+
+
 def _load(
-    name: str, revision: str | None, number: torch.dtype, attention: str | None
+    name: str,
+    revision: str | None,
+    number: torch.dtype,
+    attention: str | None,
+    kind: Any = None,
 ) -> tuple[Any, str | None]:
-    """The weights of a name, every one of them, and their commit."""
+    """The weights of a name, every one of them, and their commit; ``None`` = no word layer."""
     import transformers
 
     config, revision = _published_config(name, revision, attention)
     # transformers 4.56 renamed it; the old word still works but warns.
     version = tuple(int(n) for n in transformers.__version__.split(".")[:2])
     with _as_os_error(name), _without_report():
-        model, found = transformers.AutoModel.from_pretrained(
+        model, found = (kind or transformers.AutoModel).from_pretrained(
             name,
             config=config,
             revision=revision,

@@ -8,6 +8,7 @@ Names of methods are those of the schedulers of diffusers, which may stand in fo
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -366,11 +367,13 @@ def sample_signal(
     Args:
         predict: Called with ``x_t [N, ...]`` and time steps ``[N]``; what the network says.
         scheduler: :class:`DDIMSampler`, or a scheduler of diffusers: ``set_timesteps``,
-            ``timesteps`` and ``step(prediction, t, x_t, generator=...).prev_sample`` are called.
+            ``timesteps`` and ``step(prediction, t, x_t, generator=...).prev_sample`` are called,
+            and, where it has them, ``init_noise_sigma`` and ``scale_model_input`` used, without
+            which those of Euler's kind would go wrong. Time steps between whole ones are rounded.
         noise: ``[N, ...]`` standard normal numbers.
         steps: How many.
         generator: Source of fresh noise, where the scheduler adds any.
-        callback: Called after every step with its number, 1 to ``steps``, and the signals.
+        callback: Called after every step with its number, from 1 on, and the signals.
 
     Returns:
         ``[N, ...]``.
@@ -387,10 +390,14 @@ def sample_signal(
         True
     """
     scheduler.set_timesteps(steps, device=noise.device)
-    x = noise
+    x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scaled = getattr(scheduler, "scale_model_input", lambda x, timestep: x)
+    takes = inspect.signature(scheduler.step).parameters
+    fresh = {"generator": generator} if "generator" in takes else {}
     for number, timestep in enumerate(scheduler.timesteps, start=1):
-        times = torch.full((len(x),), int(timestep), device=x.device)
-        x = scheduler.step(predict(x, times), timestep, x, generator=generator).prev_sample
+        times = torch.full((len(x),), round(float(timestep)), device=x.device)
+        found = predict(scaled(x, timestep), times)
+        x = scheduler.step(found, timestep, x, **fresh).prev_sample
         if callback is not None:
             callback(number, x)
     return x

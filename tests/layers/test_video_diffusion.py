@@ -484,3 +484,35 @@ def test_steps_are_those_of_diffusers(betas, prediction):
     for time in (950, 500, 0):
         wanted = theirs.step(output, time, sample, use_clipped_model_output=True).prev_sample
         assert relative_error(sampler.step(output, time, sample)[0], wanted) < 1e-6
+
+
+# Of diffusers itself, with new versions of numpy.
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDPMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "PNDMScheduler",
+        "UniPCMultistepScheduler",
+    ],
+)
+def test_schedulers_of_every_kind_find_the_picture_of_an_oracle(name):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, name)()
+    schedule, picture = NoiseSchedule.of_scheduler(scheduler), torch.rand(1, 1, 8, 8) * 2 - 1
+    spreads = []
+
+    def oracle(x, t):
+        level = schedule.level(t, x)
+        noise = (x - level.sqrt() * picture) / (1 - level).sqrt()
+        spreads.append(noise.std().item())
+        return noise
+
+    torch.manual_seed(0)
+    found = sample_signal(oracle, scheduler, torch.randn(1, 1, 8, 8), 20)
+    assert (found - picture).abs().max() < 0.05
+    # What the network sees is as noisy as it was in training.
+    assert 0.5 < min(spreads[:10]) <= max(spreads[:10]) < 1.5

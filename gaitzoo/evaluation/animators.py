@@ -19,6 +19,7 @@ from gaitzoo.layers.checks import shape_of
 __all__ = ["Animator", "CopyAnimator", "FreezeAnimator", "video_quality"]
 
 QUALITIES = ("ssim", "psnr", "lpips")
+_SSIM_WINDOW = 11  # rows and columns of its usual Gaussian window
 
 
 @runtime_checkable
@@ -86,12 +87,12 @@ class FreezeAnimator:
 
 
 def _check_sides(reference: Tensor, driving: Tensor) -> None:
-    if reference.ndim != 4 or driving.ndim != 5:
+    if reference.ndim != 4 or driving.ndim != 5 or driving.numel() == 0:
         raise ValueError(
             "expected reference [N, 3, H, W] and driving [N, 3, T, H, W], got "
             f"{shape_of(reference)} and {shape_of(driving)}"
         )
-    if reference.shape != driving.select(2, 0).shape:
+    if reference.shape != driving[:, :, 0].shape:
         raise ValueError(
             "expected a reference for each driving video and of its size, got "
             f"{shape_of(reference)} for {shape_of(driving)}; resize one of them"
@@ -118,7 +119,8 @@ def video_quality(
 
     Raises:
         ImportError: If torchmetrics is missing.
-        ValueError: If a metric is unknown, shapes differ, or values are not in [0, 1].
+        ValueError: If a metric is unknown, shapes differ, values are not in [0, 1], or frames are
+            smaller than the window of SSIM, 11 x 11 pixels.
         OSError: If weights for ``"lpips"`` are not there and cannot be downloaded.
 
     Example:
@@ -127,11 +129,9 @@ def video_quality(
         >>> [round(value, 4) for value in quality["ssim"].tolist()], quality["psnr"].tolist()
         ([1.0, 1.0], [inf, inf])
     """
-    unknown = set(metrics) - {*QUALITIES}
-    if unknown or not metrics:
-        raise ValueError(
-            f"expected metrics among {', '.join(QUALITIES)}, got {', '.join(metrics) or 'none'}"
-        )
+    if isinstance(metrics, str) or not metrics or set(metrics) - {*QUALITIES}:
+        got = repr(metrics) if isinstance(metrics, str) else ", ".join(metrics) or "none"
+        raise ValueError(f"expected a tuple of metrics among {', '.join(QUALITIES)}, got {got}")
     for name, side in (("real", real), ("generated", generated)):
         if side.ndim != 5 or side.shape[1] != 3 or side.numel() == 0:
             raise ValueError(f"expected {name} videos [N, 3, T, H, W], got {shape_of(side)}")
@@ -142,6 +142,11 @@ def video_quality(
         raise ValueError(
             "expected real and generated videos of one shape, got "
             f"{shape_of(real)} and {shape_of(generated)}; align them frame by frame"
+        )
+    if "ssim" in metrics and min(real.shape[-2:]) < _SSIM_WINDOW:
+        raise ValueError(
+            f"expected videos of {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels or more for ssim, got "
+            f"{shape_of(real)}; enlarge both, or leave it out"
         )
     try:
         import torchmetrics.functional.image as images

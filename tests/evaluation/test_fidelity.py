@@ -320,10 +320,16 @@ def test_videos_that_cannot_be_compared_are_refused(monkeypatch):
             video_quality(real, made)
     with pytest.raises(ValueError, match="metrics among ssim, psnr, lpips, got mse"):
         video_quality(videos, videos, ("mse",))
+    with pytest.raises(ValueError, match="a tuple of metrics among ssim, psnr, lpips, got 'ssim'"):
+        video_quality(videos, videos, "ssim")
+    with pytest.raises(ValueError, match="11 x 11 pixels or more for ssim"):
+        video_quality(videos[..., :9], videos[..., :9], ("ssim",))
     with pytest.raises(ValueError, match="reference for each driving video and of its size"):
         CopyAnimator().animate(videos[:, :, 0, :8], videos)
     with pytest.raises(ValueError, match=r"expected reference \[N, 3, H, W\]"):
         FreezeAnimator().animate(videos, videos)
+    with pytest.raises(ValueError, match=r"got \[1, 3, 16, 16\] and \[1, 3, 0, 16, 16\]"):
+        FreezeAnimator().animate(videos[:, :, 0], videos[:, :, :0])
 
 
 def test_missing_weights_of_lpips_are_named(monkeypatch):

@@ -20,6 +20,7 @@ from gaitzoo import (
     normalize_depth,
     normalize_silhouettes,
 )
+from gaitzoo.data.augment import RandomAugment
 
 NAN = float("nan")
 
@@ -114,6 +115,14 @@ def test_depth_is_cut_by_the_box_of_the_silhouette():
     # The box is that of the field's pre-treatment.
     usual = normalize_silhouettes((mask > 0.5)[:3])[:, :, 10:54] > 127
     assert (usual != (body[:3] > 0)).float().mean() < 0.02
+
+
+def test_two_generators_of_one_seed_change_both_by_the_same_draw():
+    augment = RandomAugment(flip=1, rotate=1, perspective=1, erase=0, roughen=0)
+    body = crop_like_silhouette(figures(), figures())
+    one, other = (augment(x, torch.Generator().manual_seed(7)) for x in (body, 0.6 * body))
+    assert not torch.equal(one, body)
+    torch.testing.assert_close(other, 0.6 * one)
 
 
 def test_wrong_depth_is_refused():

@@ -37,11 +37,10 @@ def conv_bn_silu(
         >>> conv_bn_silu(3, 8, 3, stride=2).eval()(torch.rand(1, 3, 9, 7)).shape
         torch.Size([1, 8, 5, 4])
     """
-    return nn.Sequential(
-        Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.SiLU(),
-    )
+    conv = Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    # torch's own start halves the signal at every layer, and there are dozens.
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.SiLU())
 
 
 class CSPBlock(nn.Module):

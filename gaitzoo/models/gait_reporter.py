@@ -58,7 +58,8 @@ class GaitReporter(nn.Module):
         lm: The language model.
 
     Raises:
-        ValueError: If ``lm`` predicts no words, ``template`` or ``task`` has other places, or inputs do not fit.
+        ValueError: If ``lm`` predicts no words, ``template`` or ``task`` has other places, or
+            inputs do not fit.
 
     Example:
         >>> import transformers

@@ -96,7 +96,7 @@ from gaitzoo.layers.branches import AttentionFusion, P3dLayers, SharedSpecificFu
 from gaitzoo.layers.cross_level import CrossLevelFusion, ModalityGate, MultiScaleContext
 from gaitzoo.layers.cross_spatial import MLGE, CrossSpatialFusion, PyramidNeck
 from gaitzoo.layers.csp import SPPF, CSPBlock, CSPPyramid, PartialSelfAttention
-from gaitzoo.layers.diffusion import DDIMSampler, NoiseSchedule
+from gaitzoo.layers.diffusion import DDIMSampler
 from gaitzoo.layers.dynamic import DAM, DyGaitBlock
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
 from gaitzoo.layers.feature_field import (
@@ -130,6 +130,7 @@ from gaitzoo.layers.language import (
 from gaitzoo.layers.low_rank import add_lora, merge_lora
 from gaitzoo.layers.masked_autoencoder import MAEOutput, MaskedAutoencoder, ViTEncoder
 from gaitzoo.layers.motion import MotionTemporalCapture
+from gaitzoo.layers.noise_schedule import NoiseSchedule
 from gaitzoo.layers.part_crops import PartCropEncoder
 from gaitzoo.layers.part_graph import PartKnowledgeGraph
 from gaitzoo.layers.part_mlp import PartMLP
@@ -193,7 +194,8 @@ from gaitzoo.models.base import GaitModel, record_args
 from gaitzoo.models.biggait import BigGait
 from gaitzoo.models.biggergait import BiggerGait
 from gaitzoo.models.cfg import PretrainedCfg, PretrainedNotAvailable
-from gaitzoo.models.cod2 import CoD2, CoD2Loss, CoD2Output, cod2
+from gaitzoo.models.cod2 import CoD2, cod2
+from gaitzoo.models.cod2_loss import CoD2Loss, CoD2Output
 from gaitzoo.models.combo_gait import ComboGait
 from gaitzoo.models.continual import (
     NegativeDistanceStabilityLoss,

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
-from gaitzoo.layers.diffusion import DDIMSampler, NoiseSchedule
+from gaitzoo.layers.diffusion import DDIMSampler
+from gaitzoo.layers.noise_schedule import NoiseSchedule
 from gaitzoo.layers.sequence import lengths_to_mask
 from gaitzoo.models.base import GaitModel
 from gaitzoo.models.cfg import PretrainedNotAvailable

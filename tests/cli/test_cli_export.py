@@ -17,32 +17,29 @@ def test_export_writes_the_model(run, tmp_path):
     torch.manual_seed(3)
     saved = gaitzoo.create_model("dygait_tiny", num_classes=4).eval()
     saved.save_pretrained("saved")
-    for number, options in enumerate((
-        ["dygait_tiny", "--checkpoint", "saved/model.safetensors"],
-        ["local-dir:saved"],
-    )):  # fmt: skip
-        code, out, err = run("export", *options, "-o", f"{number}.onnx")
-        assert (code, err) == (0, "")
-        lines = out.splitlines()
-        size = (tmp_path / f"{number}.onnx").stat().st_size / 1e6
-        assert lines[0].startswith(f"{number}.onnx: {size:.2f} MB, {options[0]} (")
-        tables = [line.split(None, 3) for line in lines if line.startswith(("input", "output"))]
-        assert tables == [
-            ["input", "silhouettes", "float", "[N, T, 16, 12]"],
-            ["input", "lengths", "int64", "[N]"],
-            ["output", "embeddings", "float", "[N, 6, 4]"],
-        ]
-        assert "largest difference to the model in onnxruntime: " in lines[-1]
-        session = onnxruntime.InferenceSession(f"{number}.onnx")
-        for frame_counts in ((6,), (13, 1, 7, 4), (30, 9)):
-            clips = [torch.rand(t, 16, 12) for t in frame_counts]
-            batch, lengths = gaitzoo.pad_sequences(clips)
-            with torch.no_grad():
-                wanted = saved(batch, lengths).embeddings
-            given = {"silhouettes": batch.numpy(), "lengths": lengths.numpy()}
-            (found,) = session.run(None, given)
-            assert relative_error(torch.from_numpy(found), wanted) < 1e-4
-    assert sorted(os.listdir(tmp_path)) == ["0.onnx", "1.onnx", "saved"]
+    options = ["dygait_tiny", "--checkpoint", "saved/model.safetensors"]
+    code, out, err = run("export", *options, "-o", "model.onnx")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    size = (tmp_path / "model.onnx").stat().st_size / 1e6
+    assert lines[0].startswith(f"model.onnx: {size:.2f} MB, {options[0]} (")
+    tables = [line.split(None, 3) for line in lines if line.startswith(("input", "output"))]
+    assert tables == [
+        ["input", "silhouettes", "float", "[N, T, 16, 12]"],
+        ["input", "lengths", "int64", "[N]"],
+        ["output", "embeddings", "float", "[N, 6, 4]"],
+    ]
+    assert "largest difference to the model in onnxruntime: " in lines[-1]
+    session = onnxruntime.InferenceSession("model.onnx")
+    for frame_counts in ((6,), (13, 1, 7, 4), (30, 9)):
+        clips = [torch.rand(t, 16, 12) for t in frame_counts]
+        batch, lengths = gaitzoo.pad_sequences(clips)
+        with torch.no_grad():
+            wanted = saved(batch, lengths).embeddings
+        given = {"silhouettes": batch.numpy(), "lengths": lengths.numpy()}
+        (found,) = session.run(None, given)
+        assert relative_error(torch.from_numpy(found), wanted) < 1e-4
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "saved"]
 
 
 @pytest.fixture
@@ -55,6 +52,26 @@ def quick_export(monkeypatch):
     monkeypatch.setattr("gaitzoo.cli.export.export_onnx", export_onnx)
     monkeypatch.setattr("gaitzoo.cli.export._describe_graph", lambda path: [])
     monkeypatch.setattr("gaitzoo.cli.export._difference_in_onnxruntime", lambda *_: 2e-7)
+
+
+def test_export_takes_a_saved_folder(run, tmp_path, monkeypatch, quick_export):
+    exported = []
+    monkeypatch.setattr(
+        "gaitzoo.cli.export.export_onnx",
+        lambda model, path: exported.append(model) or path.write_text("graph"),
+    )
+    saved = gaitzoo.create_model("dygait_tiny", num_classes=4).eval()
+    saved.save_pretrained("saved")
+    code, out, err = run("export", "local-dir:saved", "-o", "model.onnx")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("model.onnx: 0.00 MB, local-dir:saved (")
+    assert (tmp_path / "model.onnx").read_text() == "graph"
+    (model,) = exported
+    assert type(model) is type(saved)
+    assert model.model_args == {**saved.model_args, "num_classes": 0}
+    clip = torch.rand(1, 7, 16, 12)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(clip).embeddings, saved(clip).embeddings)
 
 
 def test_export_replaces_files_only_by_force(run, tmp_path, quick_export):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 from conftest import relative_error
-from tiny_llms import LLMS
+from tiny_llms import LLMS, save_llm
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,9 +54,7 @@ def test_pyramid_and_neck_have_the_steps_they_say(size):
         assert output.aux["places_4"].shape == (1, 2, frames, *wanted[1])
 
 
-@pytest.mark.parametrize(
-    ("tag", "count"), [("n", 6_808_647), ("s", 19_756_519), ("l", 80_028_071)]
-)
+@pytest.mark.parametrize(("tag", "count"), [("n", 6_808_647), ("s", 19_756_519), ("l", 80_028_071)])
 def test_parameters_of_the_full_sizes(tag, count):
     with torch.device("meta"):
         model = gaitzoo.create_model(f"parkinson_rgbd.{tag}")
@@ -218,17 +216,29 @@ def blobs(labels, frames=4):
     return made
 
 
-def test_moving_blocks_are_learned():
-    labels = torch.tensor([0, 1] * 4)
-    model = net(neck_channels=(8, 8, 8), dim=16).train()
+def test_depth_carries_on_in_the_dark():
+    labels, test = torch.tensor([0, 1] * 8), torch.tensor([0, 1] * 10)
+    model = net(neck_channels=(8, 8, 8), dim=16, aux_heads=True).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    batch = blobs(labels)
-    for _ in range(25):
+    for _ in range(40):
+        mask = torch.rand(16, 2) > 0.25
+        mask |= ~mask.any(1, keepdim=True)
         optimizer.zero_grad()
-        output = model(batch)
+        output = model(blobs(labels), mask=mask)
         RGBDGaitLoss()(output, labels).backward()
         optimizer.step()
-    assert (output.logits[:, 0].argmax(1) == labels).all()
+    model.eval()
+
+    @torch.no_grad()
+    def accuracy(inputs):
+        return (model(inputs).logits[:, 0].argmax(1) == test).float().mean().item()
+
+    bright = blobs(test)
+    dark = {**bright, "rgb": 0.03 * bright["rgb"]}
+    assert accuracy(bright) == 1
+    assert accuracy({"depth": bright["depth"]}) > 0.9
+    assert accuracy(dark) > 0.9
+    assert accuracy({"rgb": dark["rgb"]}) < 0.7
 
 
 # ---------------------------------------------------------------------- reports
@@ -304,3 +314,19 @@ def test_prompt_and_generation():
         model.generate(None, {"note": "x" * 300}, text_only=True)
     with pytest.raises(ValueError, match="facts without"):
         model.prompt({"note": "<gait>"})
+
+
+def test_reporter_by_name(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"[UNK]": 0, "age": 1, ":": 2}, unk_token="[UNK]")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    save_llm(tmp_path)
+    model = GaitReporter.from_pretrained(str(tmp_path), 8, 2)
+    assert model.loss(torch.randn(1, 8), [{"age": 3}], ["age"]).isfinite()
+    with pytest.raises(OSError, match="cannot load the language model"):
+        GaitReporter.from_pretrained(str(tmp_path / "none"), 8)
+    with pytest.raises(ValueError, match="expected dtype among"):
+        GaitReporter.from_pretrained(str(tmp_path), 8, dtype="int8")

@@ -65,7 +65,8 @@ def draw(joints: Tensor, forces: gaitzoo.BodyForces, path: str) -> None:
         torques.plot(time, forces.torques[0, shown, joint, 1], color=color, label=f"left {name}")
     torques.axhline(0, color="black", linewidth=0.5)
     torques.set(title="Torques, weights times heights", xlabel="seconds")
-    ground.legend(frameon=False, fontsize=8, loc="center left")
+    ground.set_ylim(-0.05, 1.6)
+    ground.legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
     torques.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 

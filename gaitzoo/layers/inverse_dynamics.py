@@ -100,14 +100,14 @@ class InverseDynamics(nn.Module):
         contact_speed: Length units per second.
 
     Shapes:
-        joints3d: ``[N, T, J, 3]``, floats, in length units (metres, with the defaults).
+        joints3d: ``[N, T, J, 3]``, float32 or float64, in length units (metres, with the defaults).
         lengths: ``[N]`` int64, valid frames; ``None`` = all T.
         height: ``[N]``, heights of the bodies, instead of the one of the module.
         returns: :class:`BodyForces`.
 
     Raises:
         ValueError: If an argument has none of the values named here, or shapes do not fit.
-        TypeError: If the joints are no floats.
+        TypeError: If the joints are no such floats.
 
     Example:
         >>> standing = torch.rand(1, 1, 24, 3).expand(2, 30, 24, 3)
@@ -176,6 +176,10 @@ class InverseDynamics(nn.Module):
         segments = self.body.segments
         known = [masses[s.kind] for s in segments]
         shares = torch.tensor([k.mass for k in known], dtype=torch.float64)
+        if not (bool((shares >= 0).all()) and float(shares.sum()) > 0):
+            raise ValueError(
+                f"expected a table with masses of 0 or more, not all 0, got {shares.tolist()}"
+            )
         centers = [
             k.center if s.center is None else s.center for s, k in zip(segments, known, strict=True)
         ]
@@ -205,6 +209,15 @@ class InverseDynamics(nn.Module):
     ) -> BodyForces:
         """Returns torques, forces, and what they were computed from."""
         joints3d, lengths, heights = self._checked(joints3d, lengths, height)
+        # Second differences of numbers with few digits would be nothing but their rounding.
+        with torch.autocast(joints3d.device.type, enabled=False):
+            found = self._found(joints3d, lengths, heights)
+        return BodyForces(**found, valid=self._valid(joints3d, lengths))
+
+    def _found(
+        self, joints3d: Tensor, lengths: Tensor | None, heights: Tensor
+    ) -> dict[str, Tensor]:
+        """Fields of the result but ``valid``."""
         frames = joints3d.shape[1]
         long = self._extended(joints3d, lengths)
         positions, velocity, acceleration = (
@@ -217,15 +230,17 @@ class InverseDynamics(nn.Module):
                 found[name] = found[name] / weight
             found["torques"] = found["torques"] / (weight * heights)
             found["root_torque"] = found["root_torque"] / (weight * heights[..., 0])
-        masked = {name: mask_fill(x, lengths, axis=1) for name, x in found.items()}
-        return BodyForces(**masked, valid=self._valid(joints3d, lengths))
+        return {name: mask_fill(x, lengths, axis=1) for name, x in found.items()}
 
     def _checked(
         self, joints3d: Tensor, lengths: Tensor | None, height: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        if not isinstance(joints3d, Tensor) or not joints3d.is_floating_point():
-            kind = getattr(joints3d, "dtype", type(joints3d).__name__)
-            raise TypeError(f"expected joints3d as a tensor of floats, got {kind}")
+        kind = getattr(joints3d, "dtype", type(joints3d).__name__)
+        if not isinstance(joints3d, Tensor) or kind not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"expected joints3d as a tensor of 32- or 64-bit floats, got {kind}; accelerations "
+                "of joints with fewer digits are noise"
+            )
         joints = self.body.num_joints
         if joints3d.ndim != 4 or joints3d.shape[2:] != (joints, 3) or not joints3d.shape[1]:
             raise ValueError(f"expected joints3d [N, T, {joints}, 3], got {shape_of(joints3d)}")

@@ -8,7 +8,14 @@ import pytest
 import torch
 from conftest import relative_error
 
-from gaitzoo import BODY_SEGMENTS, SEGMENT_TABLES, BodySegments, InverseDynamics, Segment
+from gaitzoo import (
+    BODY_SEGMENTS,
+    SEGMENT_TABLES,
+    BodySegments,
+    InverseDynamics,
+    Segment,
+    SegmentMass,
+)
 from gaitzoo.synthetic import Identity, sample_identity, walk_joints3d
 
 G = 9.81
@@ -284,6 +291,8 @@ def test_other_axes_and_single_precision():
     found, wanted = plain(up_axis="-y")(turned).grf, plain()(joints).grf
     assert relative_error(-found[..., 1], wanted[..., 2]) < 1e-9
     single = InverseDynamics(fps=50.0)(joints.float()).torques
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(InverseDynamics(fps=50.0)(joints.float()).torques, single)
     assert relative_error(single.double(), InverseDynamics(fps=50.0)(joints).torques) < 0.01
 
 
@@ -293,6 +302,10 @@ def test_other_axes_and_single_precision():
         ({"skeleton": "h36m"}, "skeleton among smpl24, coco17"),
         ({"table": "child"}, "table among male, female"),
         ({"table": {"trunk": SEGMENT_TABLES["male"]["trunk"]}}, "a table with foot, forearm"),
+        (
+            {"table": dict.fromkeys(SEGMENT_TABLES["male"], SegmentMass(0, 0.5, 0.3))},
+            "masses of 0 or more, not all 0",
+        ),
         ({"fps": 0}, "fps as a positive number"),
         ({"up_axis": "w"}, 'up_axis "x", "y" or "z"'),
         ({"frame": "joint"}, 'frame "world" or "local"'),
@@ -311,6 +324,7 @@ def test_wrong_joints_are_refused():
         (torch.rand(1, 0, 24, 3), ValueError, r"got \[1, 0, 24, 3\]"),
         (torch.full((1, 5, 24, 3), float("nan")), ValueError, "NaN"),
         (torch.ones(1, 5, 24, 3, dtype=torch.int64), TypeError, "floats, got torch.int64"),
+        (torch.ones(1, 5, 24, 3).bfloat16(), TypeError, "fewer digits are noise"),
     ):
         with pytest.raises(error, match=message):
             dynamics(joints)

@@ -6,7 +6,8 @@ authors' repository holds a licence and no code, nothing of it is contained here
 weights, and none of their numbers is to be expected. From the abstract: two encoders of the
 YOLOv11 kind, one per modality; multi-scale local-global extraction; cross-spatial neck fusion;
 a frozen language model that explains (:class:`gaitzoo.GaitReporter`). [inferred]: every equation,
-all sizes, the scale of the depth, the neck, everything over time, the head and the losses. A research aid, no diagnostic device.
+all sizes, the scale of the depth, the neck, everything over time, the head and the losses. A
+research aid, no diagnostic device.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class DDIMSampler:
         previous = after.sqrt() * clean + direction
         if self.eta > 0 and before is not None:
             previous = previous + spread * standard_normal(sample, generator)
-        return DiffusionStep(previous, clean)
+        return DiffusionStep(previous.to(sample.dtype), clean)
 
 
 def guided(null: Tensor, conditional: Tensor, guidance: float) -> Tensor:

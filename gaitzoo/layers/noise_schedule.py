@@ -8,6 +8,7 @@ are those of the schedulers of diffusers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -116,6 +117,14 @@ class NoiseSchedule(nn.Module):
         self.num_steps = len(levels)
         self.register_buffer("alphas_cumprod", levels.float(), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the buffer, but keeps all its digits when the network gets fewer."""
+        exact = self.alphas_cumprod
+        super()._apply(fn, recurse)
+        if self.alphas_cumprod.dtype.itemsize < exact.dtype.itemsize:
+            self.alphas_cumprod = exact.to(self.alphas_cumprod.device)
+        return self
+
     def level(self, timesteps: Tensor, like: Tensor) -> Tensor:
         """``a`` at the time steps, with as many axes as the signal.
 
@@ -124,9 +133,10 @@ class NoiseSchedule(nn.Module):
             like: The signals, ``[N, ...]``.
 
         Returns:
-            ``[N, 1, ...]`` in the type of ``like``.
+            ``[N, 1, ...]`` of 32 bits or more: with fewer, levels near 1 are 1.
         """
-        found = self.at(timesteps).to(like)
+        found = self.at(timesteps)
+        found = found.to(like.device, torch.promote_types(like.dtype, torch.float32))
         if len(found) != len(like):
             raise ValueError(
                 f"expected a time step for each of {len(like)} signals, got {len(found)}"
@@ -171,7 +181,7 @@ class NoiseSchedule(nn.Module):
         """
         _check_same(x, noise)
         level = self.level(timesteps, x)
-        return level.sqrt() * x + (1 - level).sqrt() * noise
+        return (level.sqrt() * x + (1 - level).sqrt() * noise).to(x.dtype)
 
     def to_target(self, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should say.
@@ -185,7 +195,7 @@ class NoiseSchedule(nn.Module):
         if self.prediction == "epsilon":
             return noise
         level = self.level(timesteps, x)
-        return level.sqrt() * noise - (1 - level).sqrt() * x
+        return (level.sqrt() * noise - (1 - level).sqrt() * x).to(x.dtype)
 
     def predict_x0(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
         """The clean signals that a prediction means.
@@ -198,8 +208,10 @@ class NoiseSchedule(nn.Module):
         _check_same(noisy, prediction)
         level = self.level(timesteps, noisy)
         if self.prediction == "epsilon":
-            return (noisy - (1 - level).sqrt() * prediction) / level.sqrt()
-        return level.sqrt() * noisy - (1 - level).sqrt() * prediction
+            found = (noisy - (1 - level).sqrt() * prediction) / level.sqrt()
+        else:
+            found = level.sqrt() * noisy - (1 - level).sqrt() * prediction
+        return found.to(noisy.dtype)
 
     def extra_repr(self) -> str:
         """Shows the options when printed."""

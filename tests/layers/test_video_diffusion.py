@@ -516,3 +516,21 @@ def test_schedulers_of_every_kind_find_the_picture_of_an_oracle(name):
     assert (found - picture).abs().max() < 0.05
     # What the network sees is as noisy as it was in training.
     assert 0.5 < min(spreads[:10]) <= max(spreads[:10]) < 1.5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_levels_keep_their_digits_when_networks_get_fewer(dtype):
+    schedule, picture = NoiseSchedule(1000), torch.rand(1, 6) * 2 - 1
+    levels = schedule.alphas_cumprod.clone()
+    assert torch.equal(schedule.to(dtype).alphas_cumprod, levels)
+
+    def oracle(x, t):
+        level = schedule.level(t, x)
+        return ((x - level.sqrt() * picture) / (1 - level).sqrt()).to(dtype)
+
+    found = sample_signal(oracle, DDIMSampler(schedule), torch.randn(1, 6).to(dtype), 20)
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), picture, atol=0.05)
+    x, t = picture.to(dtype), torch.tensor([3])
+    assert schedule.add_noise(x, x, t).dtype == schedule.to_target(x, x, t).dtype == dtype
+    assert schedule.predict_x0(x, x, t).dtype == dtype

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gaitzoo.layers.checks import check_sizes
+from gaitzoo.layers.checks import check_num_classes, check_size, check_sizes
 from gaitzoo.layers.expanding_neck import ExpandingBNNeck
 from gaitzoo.layers.heads import PartLinear
 from gaitzoo.layers.part_graph import PartKnowledgeGraph
@@ -187,7 +187,8 @@ class GaitAdapter(GaitModel):
         """The model as it was before the task, frozen; ``None`` in the first task.
 
         It is no part of ``state_dict`` nor of what is saved: save it as a model of its own where a
-        task is to be interrupted.
+        task is to be interrupted. To go on, load it, call ``begin_task`` of it with the people of
+        the task, and load the state of the interrupted model into it.
         """
         if not self._teacher:
             return None
@@ -213,6 +214,7 @@ class GaitAdapter(GaitModel):
                 "expected a plain model to train, got one from fuse_for_inference; begin the task "
                 "with the model that it was made from"
             )
+        check_size(num_classes=num_classes)
         self._teacher = ()
         before = copy.deepcopy(self) if self.class_counts else None
         self.neck.add_task(num_classes)
@@ -336,8 +338,9 @@ class _GeMEncoder(GaitModel):
 
 def _counts(num_classes: int, class_counts: tuple[int, ...]) -> tuple[int, ...]:
     """Identities of every task to build classes for."""
+    check_num_classes(num_classes)
     if not class_counts:
-        return () if num_classes == 0 else check_sizes("num_classes", (num_classes,))
+        return (num_classes,) if num_classes else ()
     counts = check_sizes("class_counts", class_counts)
     # The published number comes from the cfg where nobody gave one.
     if num_classes not in (0, counts[0], _FIRST_CLASSES):

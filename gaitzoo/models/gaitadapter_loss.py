@@ -42,7 +42,8 @@ class GaitAdapterLoss(nn.Module):
             ``edsn``, ``kd`` and ``sta`` too.
 
     Raises:
-        ValueError: If the model has no classes; or as the single losses say.
+        ValueError: If the model has no classes, or several tasks and no teacher, as one has that
+            was saved and loaded; or as the single losses say.
 
     Example:
         >>> import gaitzoo
@@ -76,7 +77,14 @@ class GaitAdapterLoss(nn.Module):
         """Runs model and teacher on one batch and returns their losses."""
         if not model.class_counts:
             raise ValueError("expected a model with classes, got none; model.begin_task(people)")
-        new, teacher = model.adapt(silhouettes, lengths), model.teacher
+        teacher = model.teacher
+        if teacher is None and len(model.class_counts) > 1:
+            raise ValueError(
+                f"expected a teacher in task {model.task}, got none, which is not saved with a "
+                "model; load the model saved before the task, begin_task of it, then "
+                "load_state_dict of this one"
+            )
+        new = model.adapt(silhouettes, lengths)
         losses = {
             "triplet": self.triplet(new.embeddings, labels),
             "cross_entropy": self.cross_entropy(new.logits[-1], labels),

@@ -264,6 +264,10 @@ def test_tasks_are_added_and_the_teacher_stays():
         torch.stack(list(GaitAdapterLoss()(model, x, labels).values())).sum().backward()
         optimizer.step()
     assert not teacher.training
+    with pytest.raises(ValueError, match="positive whole number, got 0"):
+        model.begin_task(0)
+    assert model.teacher is teacher
+    assert model.class_counts == (3, 4, 7)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     assert not torch.equal(model.graph.vertices, weights["graph.vertices"])
     assert not torch.equal(model.encoder.part_fc.weight, weights["encoder.part_fc.weight"])
@@ -287,11 +291,33 @@ def test_all_tasks_are_saved(tmp_path):
     assert torch.equal(plain(x).embeddings, model(x).embeddings)
     for wrong, message in (
         ({"num_classes": 5, "class_counts": (3, 4)}, "num_classes=3, the first"),
+        ({"num_classes": -1}, "whole number, num_classes >= 0"),
         ({"task": 1}, "task as a number"),
         ({"encoder_args": {"layers": (1, 1, 1, 1)}}, "name of an encoder"),
     ):
         with pytest.raises(ValueError, match=message):
             gaitzoo.create_model("gaitadapter_tiny", **wrong)
+
+
+def test_an_interrupted_task_goes_on(tmp_path):
+    model = make("gaitadapter_tiny", num_classes=3, dropout=0.0)
+    x, labels = walk_batch()
+    model.begin_task(4)
+    with torch.no_grad():
+        model.graph.vertices.mul_(torch.rand_like(model.graph.vertices))
+    model.save_pretrained(tmp_path / "now")
+    model.teacher.save_pretrained(tmp_path / "before")
+    wanted = GaitAdapterLoss()(model.train(), x, labels)
+    assert wanted["sta"] > 0
+    now = gaitzoo.create_model(f"local-dir:{tmp_path / 'now'}")
+    with pytest.raises(ValueError, match="expected a teacher in task 1"):
+        GaitAdapterLoss()(now.train(), x, labels)
+    resumed = gaitzoo.create_model(f"local-dir:{tmp_path / 'before'}")
+    resumed.begin_task(4)
+    resumed.load_state_dict(now.state_dict())
+    found = GaitAdapterLoss()(resumed.train(), x, labels)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
 
 
 @torch.no_grad()

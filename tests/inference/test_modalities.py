@@ -8,9 +8,11 @@ import two_modalities  # noqa: F401 - registers its models
 from conftest import relative_error
 
 import gaitzoo
+from gaitzoo.data.batches import by_name
 from gaitzoo.inference.chunks import embed_in_chunks
 from gaitzoo.inference.inputs import example_sequence
 from gaitzoo.inference.memory import bytes_per_frame
+from gaitzoo.testing.trial import Trial, reset_statistics
 
 NAMES = ["two_branches", "poses_alone", "images_alone"]
 
@@ -103,6 +105,7 @@ def test_onnx_files_have_an_input_per_modality(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     model = make(name)
+    reset_statistics(model)
     gaitzoo.export_onnx(model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     timed = name != "images_alone"
@@ -111,6 +114,19 @@ def test_onnx_files_have_an_input_per_modality(name, tmp_path):
     assert json.loads(session.get_modelmeta().custom_metadata_map["modalities"]) == list(
         model.modalities
     )
+    # Padded batches, against the model's own.
+    trial = Trial(model, (7, 5, 1, 2, 3, 4, 9, 12))
+    for counts in ((8, 2, 5), trial.frames):
+        batch, lengths = trial.batch(counts)
+        given = {key: x.numpy() for key, x in by_name(model.modalities, batch).items()}
+        if timed:
+            given["lengths"] = lengths.numpy()
+        outputs = [entry.name for entry in session.get_outputs()]
+        found = dict(zip(outputs, session.run(None, given), strict=True))
+        wanted = model(batch, lengths)
+        assert ("logits" in found) == (wanted.logits is not None)
+        for key, value in found.items():
+            assert relative_error(torch.from_numpy(value), getattr(wanted, key)) < 1e-4
     for frames in (6, 13):
         sequences = sequences_for(model, frames, frames, frames)
         rows = [s if isinstance(s, dict) else {model.modalities[0]: s} for s in sequences]

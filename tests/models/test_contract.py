@@ -28,8 +28,15 @@ OTHERS = {
     "poses_alone": {},
     "images_alone": {},
 }
-# These take seconds: tests/inference tries them on those of silhouettes, and on more shapes.
-SLOW = ("export", "onnx")
+# These take seconds, and are tried elsewhere: tests/inference tries them on those of silhouettes,
+# on more shapes, and writes the ONNX files of these others; tests/test_testing.py tries pose_graph.
+SLOW = {
+    **dict.fromkeys(SILHOUETTES, ("export", "onnx")),
+    "two_branches": ("onnx",),
+    "pose_graph": ("export", "onnx"),
+    "poses_alone": ("onnx",),
+    "images_alone": ("onnx",),
+}
 # Numbers that must be the same on every processor, whatever stood in memory before.
 NUMERIC = ("length_law", "autocast", "embed", "fuse")
 # What a model may not give: all else holds for all of them.
@@ -54,7 +61,7 @@ def optional(model):
 def cases():
     for name in (*TINY, *OTHERS):
         for promise in PROMISES:
-            if name not in SILHOUETTES or promise not in SLOW:
+            if promise not in SLOW.get(name, ()):
                 marks = [pytest.mark.numeric] if promise in NUMERIC else []
                 yield pytest.param(name, promise, id=f"{name}-{promise}", marks=marks)
 

@@ -12,8 +12,6 @@ from gaitzoo import BodyPartPool, PartCrossGate, PartGraph
 from gaitzoo.inference.inputs import each_tensor, example_sequence
 from gaitzoo.layers.body_parts import COARSE_LINKS, COARSE_PARTS, FINE_LINKS, FINE_PARTS
 from gaitzoo.models.registry import find_architecture
-from gaitzoo.testing.promises import PROMISES
-from gaitzoo.testing.trial import Trial
 
 GOLDENS = {
     "parsinggait_coarse": ("parsinggait.gait3d", {"graph": "coarse"}),
@@ -151,12 +149,6 @@ def test_long_sequences_in_pieces(name):
     wanted = model(each_tensor(long, lambda x: x[None])).embeddings
     found = gaitzoo.embed(model, [long], max_memory=20_000, progress=False)
     assert relative_error(found, wanted) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["parsinggait_tiny", "xgait_tiny", "smplgait_tiny"])
-@pytest.mark.parametrize("promise", ["export", "onnx"])
-def test_exported_for_any_number_of_frames(name, promise):
-    PROMISES[promise](Trial(make(name), (7, 5, 1, 12)))
 
 
 @torch.no_grad()

@@ -184,7 +184,8 @@ def test_compiles_without_graph_breaks(name):
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for frames in ((6, 4), (9, 5), (12, 3, 7)):
+        # The second batch has other numbers of sequences and of frames at once: traced again once.
+        for frames in ((6, 4), (9, 5, 7), (12, 3)):
             batch, lengths = gaitzoo.pad_sequences(poses(*frames))
             wanted = model(batch, lengths).embeddings
             assert relative_error(compiled(batch, lengths).embeddings, wanted) < 1e-5

@@ -93,8 +93,8 @@ def example_sequence(model: GaitModel, num_frames: int, seed: int | None = None)
         values = torch.zeros(shape) if source is None else torch.rand(shape, generator=source)
         sequences[name] = values * (high - low) + low
         if name == "poses":
-            height, width = model.pretrained_cfg.input_size
-            sequences[name] *= torch.tensor([width, height, 1.0])
+            # Beyond 1, where they could be shares of a frame.
+            sequences[name] *= torch.tensor([2.0, 2.0, 1.0])
         if modality.bytes_mean == "labels":
             sequences[name] = sequences[name].round()
     return sequences if len(sequences) > 1 else sequences[model.modalities[0]]

@@ -24,6 +24,7 @@ from gaitzoo.layers.body_segments import (
     find_segment_table,
 )
 from gaitzoo.layers.checks import check_size, check_values, shape_of
+from gaitzoo.layers.modes import without_autocast
 from gaitzoo.layers.sequence import lengths_for, mask_fill
 
 __all__ = ["BodyForces", "InverseDynamics"]
@@ -210,7 +211,7 @@ class InverseDynamics(nn.Module):
         """Returns torques, forces, and what they were computed from."""
         joints3d, lengths, heights = self._checked(joints3d, lengths, height)
         # Second differences of numbers with few digits would be nothing but their rounding.
-        with torch.autocast(joints3d.device.type, enabled=False):
+        with without_autocast(joints3d.device):
             found = self._found(joints3d, lengths, heights)
         return BodyForces(**found, valid=self._valid(joints3d, lengths))
 

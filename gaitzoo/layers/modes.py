@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
 from torch import nn
 
-__all__ = ["channels_stand_last", "evaluating", "standing_last", "unwrapped"]
+__all__ = ["channels_stand_last", "evaluating", "standing_last", "unwrapped", "without_autocast"]
 
 # Of a thread or task: others may be using the same model.
 _STANDING_LAST = ContextVar("standing_last", default=False)
@@ -63,6 +63,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Types as they are, on any device; the meta device knows no autocast.
+
+    Args:
+        device: Where is computed.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16), without_autocast(torch.device("cpu")):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.float32
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_size, shape_of
+from gaitzoo.layers.modes import without_autocast
 
 __all__ = ["PartKnowledgeGraph"]
 
@@ -91,7 +92,7 @@ class PartKnowledgeGraph(nn.Module):
                 f"expected parts [N, P, {self.channels}], got {shape_of(parts)}; parts stand on "
                 "the middle axis"
             )
-        with torch.autocast(parts.device.type, enabled=False):
+        with without_autocast(parts.device):
             x = parts.detach().to(self.weight.dtype)
             scope = self.scope or ("batch" if self.training else "sample")
             if scope == "batch":

@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gaitzoo.data.batches import batch_of
+from gaitzoo.layers.feature_field import TextureSuppression
+from gaitzoo.layers.part_graph import PartKnowledgeGraph
 from gaitzoo.losses import PartCrossEntropyLoss, PartTripletLoss, gather_across_processes
 from gaitzoo.testing.trial import Trial
 
@@ -31,8 +33,13 @@ def training(name):
     """A model in training mode without what every process has of its own: statistics, chance."""
     model = make(name).double().train()
     for module in model.modules():
-        if isinstance(module, BATCH_NORM) or "Drop" in type(module).__name__:
+        chance = "Drop" in type(module).__name__ or isinstance(module, TextureSuppression)
+        if isinstance(module, BATCH_NORM) or chance:
             module.eval()
+        if isinstance(module, PartKnowledgeGraph):
+            module.scope = "sample"  # or it spans the sequences of its process
+    if hasattr(model, "modality_drop_rate"):
+        model.modality_drop_rate = 0.0
     return model
 
 
@@ -43,6 +50,12 @@ def run_step(model, inner, sequences, labels):
     loss = PartTripletLoss(margin=0.5)(embeddings, everyone)
     if output.logits is not None:
         loss = loss + PartCrossEntropyLoss(scale=4.0)(output.logits, labels)
+    # DDP waits for the gradients of all heads: attributes, classes of snippets (one per sequence).
+    others = [x for x in (getattr(output, "aux", None) or {}).values() if x.ndim == 1]
+    if getattr(output, "snippet_logits", None) is not None:
+        others.append(output.snippet_logits)
+    for values in others:
+        loss = loss + values.square().mean()
     loss.backward()
     return gather_across_processes(loss.detach()[None]).mean()
 

@@ -110,7 +110,7 @@ class PartKnowledgeGraph(nn.Module):
         """
         vertices = self.vertices
         cross = self._cross(x)
-        within = self._edges(vertices).expand(len(x), -1, -1)
+        within = self._edges(vertices).expand(x.shape[0], -1, -1)
         upper = torch.cat([self._edges(x), cross], dim=2)
         lower = torch.cat([cross.transpose(1, 2), within], dim=2)
         graph = torch.cat([upper, lower], dim=1)
@@ -118,7 +118,7 @@ class PartKnowledgeGraph(nn.Module):
         return graph / graph.sum(2, keepdim=True)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        nodes = torch.cat([x, self.vertices.expand(len(x), -1, -1)], dim=1)
+        nodes = torch.cat([x, self.vertices.expand(x.shape[0], -1, -1)], dim=1)
         rows = self.graph(x)[:, : x.shape[1]]
         return torch.tanh(rows @ (self.dropout(nodes) @ self.weight) + self.bias)
 

@@ -162,7 +162,10 @@ class GaitAdapter(GaitModel):
         self.in_channels, self.min_frames = built.in_channels, built.min_frames
         self.num_features, self.num_parts = built.num_features, built.num_parts
         self.task = task
-        self.graph = PartKnowledgeGraph(self.num_features, vertices, sigma, dropout, graph_scope)
+        # Not "graph": modules that torch.export makes have one of their own.
+        self.part_graph = PartKnowledgeGraph(
+            self.num_features, vertices, sigma, dropout, graph_scope
+        )
         self.neck = ExpandingBNNeck(self.num_parts, self.num_features, counts)
         init_weights(self.neck)
         self.to(next(p for p in built.parameters() if p.is_floating_point()))
@@ -192,7 +195,7 @@ class GaitAdapter(GaitModel):
         """
         if not self._teacher:
             return None
-        return self._teacher[0].to(self.graph.vertices)
+        return self._teacher[0].to(self.part_graph.vertices)
 
     def begin_task(self, num_classes: int, teacher_train_mode: bool = False) -> None:
         """Adds the classes of the next task, and keeps the model as it is now as teacher.
@@ -221,7 +224,7 @@ class GaitAdapter(GaitModel):
         self.task = len(self.class_counts) - 1
         if before is not None:
             # Teacher and pupil are compared: what one graph spans, the other must.
-            before.graph.scope = self.graph.scope or "batch"
+            before.part_graph.scope = self.part_graph.scope or "batch"
             before.requires_grad_(False).train(teacher_train_mode)
             self._teacher = (before,)
 
@@ -295,7 +298,7 @@ class GaitAdapter(GaitModel):
 
     def _adapt(self, features: Any, lengths: Any, tasks: tuple[int, ...] | None) -> AdaptedParts:
         parts = self.encoder.forward_head(features, lengths).embeddings
-        knowledge = self.graph(parts).to(parts.dtype)
+        knowledge = self.part_graph(parts).to(parts.dtype)
         return AdaptedParts(parts + knowledge, parts, knowledge, self.neck(parts, tasks))
 
 
@@ -355,10 +358,10 @@ _KEYS = {
     **backbone_keys(r"Taskbone\.Backbone", "encoder.backbone"),
     "Taskbone.FCs.fc_bin": "encoder.part_fc.weight",
     r"Taskbone\.eheads\.bn1d\.(\w+)": r"neck.norm.bn.\1",
-    "Graphbone.meta_graph_vertex": "graph.vertices",
-    r"Graphbone\.distance\.0\.(\w+)": r"graph.edge.\1",
-    "Graphbone.meta_GCN.W": "graph.weight",
-    "Graphbone.meta_GCN.b": "graph.bias",
+    "Graphbone.meta_graph_vertex": "part_graph.vertices",
+    r"Graphbone\.distance\.0\.(\w+)": r"part_graph.edge.\1",
+    "Graphbone.meta_GCN.W": "part_graph.weight",
+    "Graphbone.meta_GCN.b": "part_graph.bias",
 }
 _HEAD = "Taskbone.eheads.fc_bin.step:"
 # Nothing reads them in the authors' code.

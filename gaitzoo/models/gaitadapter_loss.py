@@ -94,5 +94,5 @@ class GaitAdapterLoss(nn.Module):
                 old = teacher.adapt(silhouettes, lengths)
             losses["edsn"] = self.edsn(new.embeddings, old.embeddings, labels)
             losses["kd"] = self.kd(torch.cat(new.logits[:-1], 2), torch.cat(old.logits, 2))
-            losses["sta"] = self.sta(model.graph.vertices, teacher.graph.vertices)
+            losses["sta"] = self.sta(model.part_graph.vertices, teacher.part_graph.vertices)
         return losses

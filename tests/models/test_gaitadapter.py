@@ -76,14 +76,14 @@ def test_a_batch_equals_the_authors_where_the_graph_spans_it(published, monkeypa
     reference = wanted[f"{case['id']}/embeddings"]
     alone = model(x).embeddings
     assert 1e-3 < distance(alone, reference) < 0.2
-    monkeypatch.setattr(model.graph, "scope", "batch")
+    monkeypatch.setattr(model.part_graph, "scope", "batch")
     assert distance(model(x).embeddings, reference) < 1e-5
 
 
 def test_a_step_of_the_second_task_equals_the_authors(published, monkeypatch):
     model, doc, wanted = published
     (case,) = doc["step_cases"]
-    monkeypatch.setattr(model.graph, "scope", "batch")
+    monkeypatch.setattr(model.part_graph, "scope", "batch")
     teacher = gaitzoo.create_model(
         "gaitadapter", num_classes=12, class_counts=(12, 9), graph_scope="batch"
     )
@@ -122,7 +122,7 @@ def test_a_step_of_the_second_task_equals_the_authors(published, monkeypatch):
 
 def test_authors_keys_and_counts(published):
     model, doc, _ = published
-    graph = sum(p.numel() for p in model.graph.parameters())
+    graph = sum(p.numel() for p in model.part_graph.parameters())
     assert graph == 82_433
     # Of the authors' count, the gate that nothing uses is not ours.
     assert sum(p.numel() for p in model.parameters()) == doc["parameters"] - 257 == 7_170_753
@@ -269,7 +269,7 @@ def test_tasks_are_added_and_the_teacher_stays():
     assert model.teacher is teacher
     assert model.class_counts == (3, 4, 7)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
-    assert not torch.equal(model.graph.vertices, weights["graph.vertices"])
+    assert not torch.equal(model.part_graph.vertices, weights["part_graph.vertices"])
     assert not torch.equal(model.encoder.part_fc.weight, weights["encoder.part_fc.weight"])
     model.begin_task(2, teacher_train_mode=True)
     assert model.teacher.training
@@ -304,7 +304,7 @@ def test_an_interrupted_task_goes_on(tmp_path):
     x, labels = walk_batch()
     model.begin_task(4)
     with torch.no_grad():
-        model.graph.vertices.mul_(torch.rand_like(model.graph.vertices))
+        model.part_graph.vertices.mul_(torch.rand_like(model.part_graph.vertices))
     model.save_pretrained(tmp_path / "now")
     model.teacher.save_pretrained(tmp_path / "before")
     wanted = GaitAdapterLoss()(model.train(), x, labels)

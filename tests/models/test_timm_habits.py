@@ -22,7 +22,7 @@ WITHOUT_MAPS = [name for name in SILHOUETTES if name not in WITH_MAPS]
 # Their maps of the whole set are computed between those of the frames.
 SETS = ("gaitset_tiny", "gln_tiny")
 # What embeds the parts, where it has another name.
-HEADS = {"gaitadapter_tiny": "graph", "rggait_tiny": "mixer"}
+HEADS = {"gaitadapter_tiny": "part_graph", "rggait_tiny": "mixer"}
 LENGTHS = (7, 1, 4, 9, 2)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gaitzoo.data.ranking import check_count, check_distances
 from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.modes import without_autocast
 
 __all__ = ["check_embeddings", "check_metric", "distance_block", "part_distances", "rerank"]
 
@@ -72,7 +73,7 @@ def check_metric(metric: str) -> None:
 
 def distance_block(query: Tensor, gallery: Tensor, metric: str) -> Tensor:
     """Distances of checked embeddings ``[Q, P, C]`` and ``[G, P, C]``, all at once, float64."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         block = _euclidean_block if metric == "euclidean" else _cosine_block
         return block(query, gallery)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +127,7 @@ class GaitFidelity:
     def __init__(
         self,
         embedder: GaitModel | Callable[[Sequence[Any]], Tensor] | None = None,
-        metric: str = "euclidean",
+        metric: Literal["euclidean", "cosine"] = "euclidean",
         *,
         normalized: bool = True,
         bootstrap: int = 0,
@@ -140,7 +140,8 @@ class GaitFidelity:
             raise ValueError(
                 f"expected a model with {', '.join(embed_args)}, got none; leave them out"
             )
-        self.embedder, self.metric, self.normalized = embedder, metric, normalized
+        self.embedder, self.normalized = embedder, normalized
+        self.metric: Literal["euclidean", "cosine"] = metric
         self.bootstrap, self.seed, self.embed_args = bootstrap, seed, embed_args
 
     def restoration(
@@ -186,9 +187,9 @@ class GaitFidelity:
             codes, _ = encode(views, views, "views")
             excluded |= codes[:, None] == codes
         settings = {
-            "real2real": part_distances(real, real, metric=self._metric),
-            "gen2real": part_distances(generated, real, metric=self._metric),
-            "gen2gen": part_distances(generated, generated, metric=self._metric),
+            "real2real": part_distances(real, real, metric=self.metric),
+            "gen2real": part_distances(generated, real, metric=self.metric),
+            "gen2gen": part_distances(generated, generated, metric=self.metric),
         }
         matches = {
             setting: find_matches(distances, names, names, excluded.to(distances.device))
@@ -279,7 +280,7 @@ class GaitFidelity:
                 "expected two people per generated clip, got one as motion and appearance; that "
                 "is restoration()"
             )
-        distances = part_distances(generated, gallery, metric=self._metric)
+        distances = part_distances(generated, gallery, metric=self.metric)
         excluded = torch.zeros(distances.shape, dtype=torch.bool)
         for name, sources in (
             ("motion_sources", motion_sources),
@@ -318,10 +319,6 @@ class GaitFidelity:
                 )
             )
         return TransferReport(tuple(rows), self.metric)
-
-    @property
-    def _metric(self) -> Any:
-        return self.metric
 
     def _embedded(self, clips: Any, name: str) -> Tensor:
         if self.embedder is None:

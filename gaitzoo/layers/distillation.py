@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import shape_of
+from gaitzoo.layers.modes import without_autocast
 
 __all__ = ["EmbeddingDistillation"]
 
@@ -68,7 +69,7 @@ class EmbeddingDistillation(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the loss of one batch."""
         _check(student, teacher)
-        with torch.autocast(student.device.type, enabled=False):
+        with without_autocast(student.device):
             if student.dtype != torch.float64:
                 student, teacher = student.float(), teacher.float()
             teacher = teacher.detach().to(student)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_sizes, shape_of
+from gaitzoo.layers.modes import without_autocast
 from gaitzoo.losses import PartCrossEntropyLoss, gather_across_processes
 from gaitzoo.models.conversion import StateDict, rename_by_table
 from gaitzoo.models.foundationgait import FoundationGait, network_keys
@@ -220,7 +221,7 @@ def _cosines(predictions: Tensor, targets: Tensor) -> Tensor:
         )
     wide = torch.promote_types(predictions.dtype, torch.float32)
     # Half precision would take more from a cosine than walks of two people differ by.
-    with torch.autocast(predictions.device.type, enabled=False):
+    with without_autocast(predictions.device):
         predictions, targets = (F.normalize(x.to(wide), dim=2) for x in (predictions, targets))
         return torch.einsum("npc,mpc->npm", predictions, targets)
 

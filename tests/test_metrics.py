@@ -118,6 +118,21 @@ def test_half_precision_is_computed_in_full(dtype: torch.dtype, metric: str) -> 
     assert torch.equal(found, expected)
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("channels", [1, 3, 16, 33])
+def test_equal_vectors_tie_wherever_they_stand(metric: str, channels: int) -> None:
+    gallery = torch.randn(61, 2, channels) * 7
+    gallery[4::5] = gallery[0]
+    equal = (gallery == gallery[0]).all(2).all(1)
+    for block_size in (1, 7, 64):
+        distances = metrics.part_distances(gallery, gallery, metric=metric, block_size=block_size)
+        assert bool((distances.diagonal() == 0).all())
+        assert bool((distances[equal][:, equal] == 0).all())
+        if metric == "euclidean" or channels > 1:  # numbers of one sign have a cosine of 1
+            assert bool((distances[equal][:, ~equal] > 1e-6).all())
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_part_distances_have_gradients(metric: str) -> None:
     query = randn(3, 2, 4, seed=6, dtype=torch.float64).requires_grad_()

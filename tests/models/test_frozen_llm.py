@@ -52,7 +52,8 @@ def test_padded_sentences_equal_the_bare_model_on_each(family, bos, attention, d
             output_hidden_states=True,
         )
         wanted = bare.last_hidden_state[0, int(bos) :]
-        assert relative_error(row[: len(sentence)], wanted) < TOLERANCE[dtype]
+        # The softmax of "eager" attention is taken in float32 whatever the type.
+        assert relative_error(row[: len(sentence)], wanted) < max(TOLERANCE[dtype], 1e-6)
         assert (row[len(sentence) :] == 0).all()
         if bare.hidden_states[-1].shape == bare.last_hidden_state.shape:
             assert torch.equal(bare.hidden_states[-1], bare.last_hidden_state)

@@ -51,8 +51,8 @@ def dprime(low: Tensor, high: Tensor) -> float:
         ValueError: If a set has fewer than two numbers.
 
     Example:
-        >>> dprime(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 6.0]))
-        2.8284271247461903
+        >>> round(dprime(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 6.0])), 6)
+        2.828427
     """
     if low.ndim != 1 or high.ndim != 1 or len(low) < 2 or len(high) < 2:
         raise ValueError(

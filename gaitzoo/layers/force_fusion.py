@@ -292,7 +292,7 @@ def widen_channels(layer: Layer, extra: int) -> Layer:
     Example:
         >>> layer = torch.nn.Linear(3, 8)
         >>> x = torch.rand(2, 9, 17, 6)
-        >>> torch.allclose(widen_channels(layer, 3)(x), layer(x[..., :3]))
+        >>> torch.allclose(widen_channels(layer, 3)(x), layer(x[..., :3]), atol=1e-6)
         True
     """
     check_size(extra=extra)

@@ -107,7 +107,8 @@ class InverseDynamics(nn.Module):
         returns: :class:`BodyForces`.
 
     Raises:
-        ValueError: If an argument has none of the values named here, or shapes do not fit.
+        ValueError: If an argument has none of the values named here, shapes do not fit, or a body
+            is ten times as large as its height, as in other units.
         TypeError: If the joints are no such floats.
 
     Example:
@@ -257,6 +258,7 @@ class InverseDynamics(nn.Module):
             )
         else:
             heights = height.to(joints3d)[:, None, None, None]
+        _check_units(joints3d, heights)
         return joints3d, lengths, heights
 
     def _valid(self, joints3d: Tensor, lengths: Tensor | None) -> Tensor:
@@ -366,6 +368,21 @@ class InverseDynamics(nn.Module):
         index = torch.tensor(joints, device=vectors[0].device)
         shape = (*vectors[0].shape[:2], self.body.num_joints, 3)
         return vectors[0].new_zeros(shape).index_add(2, index, torch.stack(vectors[1:], 2))
+
+
+def _check_units(joints3d: Tensor, heights: Tensor) -> None:
+    """Raises if a body is ten times as large as its height: forces would be wrong as silently."""
+    if torch.compiler.is_compiling() or joints3d.device.type != "cpu" or joints3d.numel() == 0:
+        return
+    sizes = (joints3d.amax(2) - joints3d.amin(2)).detach().amax((1, 2))
+    heights = heights.flatten().expand(len(sizes))
+    worst = int((sizes / heights).argmax())
+    if sizes[worst] > 10 * heights[worst]:
+        raise ValueError(
+            f"expected joints3d of a body {float(heights[worst]):g} high, got one over "
+            f"{float(sizes[worst]):g}; divide millimetres by 1000, or give the height in the unit "
+            "of the joints"
+        )
 
 
 def _take(x: Tensor, frames: Tensor) -> Tensor:

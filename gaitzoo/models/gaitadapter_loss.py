@@ -42,6 +42,7 @@ class GaitAdapterLoss(nn.Module):
             ``edsn``, ``kd`` and ``sta`` too.
 
     Raises:
+        TypeError: If the model is of another class.
         ValueError: If the model has no classes, or several tasks and no teacher, as one has that
             was saved and loaded; or as the single losses say.
 
@@ -75,6 +76,11 @@ class GaitAdapterLoss(nn.Module):
         lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Runs model and teacher on one batch and returns their losses."""
+        if not isinstance(model, GaitAdapter):
+            raise TypeError(
+                f"expected a GaitAdapter, got {type(model).__name__}; other models have no tasks, "
+                "see gaitzoo.losses"
+            )
         if not model.class_counts:
             raise ValueError("expected a model with classes, got none; model.begin_task(people)")
         teacher = model.teacher

@@ -15,9 +15,9 @@ pytest_plugins = ["cli_fixtures"]
 def test_export_writes_the_model(run, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(3)
-    saved = gaitzoo.create_model("dygait_tiny", num_classes=4).eval()
+    saved = gaitzoo.create_model("gaitset_tiny", num_classes=4).eval()
     saved.save_pretrained("saved")
-    options = ["dygait_tiny", "--checkpoint", "saved/model.safetensors"]
+    options = ["gaitset_tiny", "--checkpoint", "saved/model.safetensors"]
     code, out, err = run("export", *options, "-o", "model.onnx")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -27,7 +27,7 @@ def test_export_writes_the_model(run, tmp_path):
     assert tables == [
         ["input", "silhouettes", "float", "[N, T, 16, 12]"],
         ["input", "lengths", "int64", "[N]"],
-        ["output", "embeddings", "float", "[N, 6, 4]"],
+        ["output", "embeddings", "float", f"[N, {saved.num_parts}, {saved.num_features}]"],
     ]
     assert "largest difference to the model in onnxruntime: " in lines[-1]
     session = onnxruntime.InferenceSession("model.onnx")

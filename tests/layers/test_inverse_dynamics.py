@@ -325,9 +325,12 @@ def test_wrong_joints_are_refused():
         (torch.full((1, 5, 24, 3), float("nan")), ValueError, "NaN"),
         (torch.ones(1, 5, 24, 3, dtype=torch.int64), TypeError, "floats, got torch.int64"),
         (torch.ones(1, 5, 24, 3).bfloat16(), TypeError, "fewer digits are noise"),
+        (torch.rand(1, 5, 24, 3) * 1000, ValueError, "a body 1.7 high, .*divide millimetres by"),
     ):
         with pytest.raises(error, match=message):
             dynamics(joints)
+    millimetres = torch.rand(1, 5, 24, 3) * 1000
+    assert dynamics(millimetres, height=torch.tensor([1700.0])).torques.isfinite().all()
     with pytest.raises(ValueError, match="one positive number per body"):
         dynamics(torch.rand(2, 5, 24, 3), height=torch.tensor([1.7]))
     with pytest.raises(ValueError, match="one root"):

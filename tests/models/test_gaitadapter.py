@@ -312,6 +312,8 @@ def test_an_interrupted_task_goes_on(tmp_path):
     now = gaitzoo.create_model(f"local-dir:{tmp_path / 'now'}")
     with pytest.raises(ValueError, match="expected a teacher in task 1"):
         GaitAdapterLoss()(now.train(), x, labels)
+    with pytest.raises(TypeError, match="expected a GaitAdapter, got GaitBase"):
+        GaitAdapterLoss()(make("gaitbase_tiny"), x, labels)
     resumed = gaitzoo.create_model(f"local-dir:{tmp_path / 'before'}")
     resumed.begin_task(4)
     resumed.load_state_dict(now.state_dict())

@@ -123,7 +123,7 @@ def test_frames_have_no_order_and_no_doubles(name):
     wanted = model(clip).embeddings
     for frames in ([3, 0, 5, 1, 2, 4], [0, 0, 1, 2, 3, 4, 5, 5]):
         changed = each_tensor(clip, lambda x, frames=frames: x[:, frames])
-        assert torch.equal(model(changed).embeddings, wanted)
+        assert relative_error(model(changed).embeddings, wanted) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["parsinggait_tiny", "xgait_tiny", "smplgait_tiny"])

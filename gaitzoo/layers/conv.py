@@ -64,7 +64,8 @@ class Conv2d(nn.Conv2d):
         if needs_float32(self, input):
             return _in_float32(self, input)
         if _writes_too_far(self, input):
-            return self._conv_forward(*_channels_first(input, self.weight), self.bias)
+            x, weight = _channels_first(input, self.weight)
+            return self._conv_forward(x, weight, self.bias)
         return super().forward(input)
 
 

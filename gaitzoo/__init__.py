@@ -164,6 +164,7 @@ from gaitzoo.layers.snippets import (
     SnippetBlock,
     snippet_pool,
 )
+from gaitzoo.layers.stream_losses import StreamDiversityLoss, StreamSmoothnessLoss
 from gaitzoo.layers.task_tokens import (
     BinaryHead,
     PartTokenizer,
@@ -521,6 +522,8 @@ __all__ = [  # noqa: RUF022 - plain order
     "SnippetSampler",
     "SpaceTimeMap",
     "SpatialTokenizer",
+    "StreamDiversityLoss",
+    "StreamSmoothnessLoss",
     "SwinGait",
     "TaskHead",
     "TemporalAttention",

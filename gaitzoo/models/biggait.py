@@ -7,8 +7,9 @@ Differences from upstream:
 
 - DINOv2 is the one of transformers; the table of positions is resized as in its first publication.
 - Where the person is, is decided frame by frame (inferred), by the rounded and widened mask alone:
-  the soft values of its rim take part in the authors' losses only, which are not contained here,
-  and neither is the blacking out of one stream in training.
+  the soft values of its rim take part in the authors' losses only. Those of the mask are not
+  contained here, and neither is the blacking out of one stream in training; those of the streams
+  stand in :mod:`gaitzoo.layers.stream_losses`.
 - Encoder and mask are frozen, as in the authors' later recipe; ``model.mask_branch`` has what
   training it needs.
 - Padded frames are not computed, and take no part in batch statistics.

@@ -80,7 +80,9 @@ class LMGait(StreamModel):
         returns: :class:`AuxOutput` with ``embeddings [N, P, part_channels]`` and ``logits``,
             cosines; ``aux`` has ``language_maps`` ``[N, K, T, 64, 32]`` in (0, 1) (zeros past the
             end), ``text_tokens`` and ``pooled`` ``[N, K, dim]`` (see
-            :class:`LanguageAlignmentLoss`), and ``level_gates`` ``[N, K, L]``.
+            :class:`LanguageAlignmentLoss`), ``level_gates`` ``[N, K, L]``, and ``stream``
+            ``[N, stream_channels, T, 64, 32]``, the map of the denoising branch (see
+            :class:`StreamDiversityLoss`).
 
     Raises:
         ValueError: If an argument has none of the values named here.
@@ -197,6 +199,7 @@ class LMGait(StreamModel):
         if lengths is not None:
             valid = lengths_to_mask(lengths, x.shape[2])[:, None, :, None, None]
             aux["language_maps"] = aux["language_maps"].masked_fill(~valid, 0)
+        aux["stream"] = streams[0]
         if self.training:
             streams = self._without_some(streams)
         maps = [

@@ -109,7 +109,8 @@ class GaitRepresentationExtractor(PersonStreams):
 
     Source: BigGait (https://arxiv.org/abs/2402.19122), Sec. 3.3; :class:`BigGait` has the same
     branches. The mask has no labels: train ``mask_branch`` until :meth:`MaskBranch.rebuild` gives
-    back what it was given, then freeze it. The losses on the streams are not contained here.
+    back what it was given, then freeze it. Losses on the first stream:
+    :class:`StreamSmoothnessLoss`, :class:`StreamDiversityLoss`.
 
     Args:
         width: Channels of the map that the mask is found in.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tabulate import tabulate
 
 from gaitzoo.cli.find import check_paths
@@ -21,6 +24,7 @@ from gaitzoo.evaluation.videos import is_overlay, write_overlay
 __all__ = ["add_tracks"]
 
 _FRAMES_SHOWN = 12
+_SOFTWARE = "gaitzoo tracks"  # in the text of each contact sheet
 _EXAMPLES = """\
   gaitzoo tracks street.mp4 -o tracks/
   gaitzoo tracks ann-monday.mp4 ann-tuesday.mp4 -o known/ --identity ann
@@ -96,11 +100,25 @@ def _check_place(video: Video, root: Path) -> None:
             f"would replace {video.path}, or be frames of it"
         )
     overlay = _overlay(root, video)
-    if overlay.exists() and not is_overlay(overlay):
+    foreign = [(overlay, "the MP4")] if overlay.exists() and not is_overlay(overlay) else []
+    sheet = re.compile(rf"{re.escape(video.name)}-\d{{3,}}\.png")
+    pictures = sorted(root.iterdir()) if root.is_dir() else []
+    foreign += [(p, "a picture") for p in pictures if sheet.fullmatch(p.name) and not _is_sheet(p)]
+    if foreign:
+        path, kind = foreign[0]
         raise ValueError(
-            f"expected no file {overlay}, where the MP4 to look at is written, got one that is "
+            f"expected no file {path}, where {kind} to look at is written, got one that is "
             f"not of this command; choose another folder, or move it away"
         )
+
+
+def _is_sheet(path: Path) -> bool:
+    """Whether a file is a contact sheet of this command."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except OSError:
+        return False
 
 
 def _overlay(root: Path, video: Video) -> Path:
@@ -157,4 +175,6 @@ def _draw(track: dict[str, Any], root: Path, path: Path) -> None:
         f"dropped: {dropped or 'none'}",
     ]
     with whole_files(path) as unfinished:
-        contact_sheet([[Panel(frames, caption)]]).save(unfinished, "PNG")
+        mark = PngInfo()
+        mark.add_text("Software", _SOFTWARE)
+        contact_sheet([[Panel(frames, caption)]]).save(unfinished, "PNG", pnginfo=mark)

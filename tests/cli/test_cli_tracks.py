@@ -123,6 +123,15 @@ def test_bad_videos_give_one_line(run, street):
     write(street / "foreign" / "street.mp4", np.zeros((2, 64, 64, 3), np.uint8))
     code, _, errors = run(*words, "--force")
     assert (code, "not of this command" in " ".join(errors.split())) == (2, True)
+    mask = next(iter(sorted((street / "masks").iterdir()))).read_bytes()  # a PNG
+    (street / "sheets").mkdir()
+    for content in (b"of somebody", mask):
+        (street / "sheets" / "street-007.png").write_bytes(content)
+        for more in ((), ("--force",)):
+            code, _, errors = run("tracks", "street.mp4", "-o", "sheets", *words[4:], *more)
+            assert (code, "a picture to look at is" in " ".join(errors.split())) == (2, True)
+        assert (street / "sheets" / "street-007.png").read_bytes() == content
+        assert [path.name for path in (street / "sheets").iterdir()] == ["street-007.png"]
     code, _, errors = run("tracks", "masks", "-o", "masks", "--masks", "masks", "-q")
     assert code == 2
     assert "expected another folder than that of the video" in errors

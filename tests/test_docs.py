@@ -61,7 +61,7 @@ def test_links_inside_the_project_lead_somewhere(page):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_explain_and_offer_help(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
-    # As a program of its own would find them.
+    # Examples may import their neighbours.
     monkeypatch.syspath_prepend(str(path.parent))
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(path), run_name="__main__")

@@ -120,9 +120,12 @@ def test_half_precision_is_computed_in_full(dtype: torch.dtype, metric: str) -> 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("channels", [1, 3, 16, 33])
-def test_equal_vectors_tie_wherever_they_stand(metric: str, channels: int) -> None:
-    gallery = torch.randn(61, 2, channels) * 7
+@pytest.mark.parametrize("shift", [0, 10])
+@pytest.mark.parametrize(
+    ("parts", "channels"), [(2, 1), (2, 3), (2, 33), (16, 256), (62, 256), (1, 16384)]
+)
+def test_equal_vectors_have_no_distance_wherever_they_stand(metric, shift, parts, channels) -> None:
+    gallery = torch.randn(31, parts, channels) + shift
     gallery[4::5] = gallery[0]
     equal = (gallery == gallery[0]).all(2).all(1)
     for block_size in (1, 7, 64):

@@ -14,12 +14,14 @@ dimension) are right. These calls are small: here they are computed in float32 a
 
 And on a processor with AVX2 and nothing wider, in training in float32: the gradient of the weights
 of a 1 x 1 convolution with a step, over two to five input channels that stand last, is written
-past the end of its buffer, which ends the process, now or later. Channels stand elsewhere here.
+past the end of its buffer, which ends the process, now or later. The step is taken before the
+convolution here.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["Conv2d", "Conv3d", "guard_convolutions", "needs_float32"]
@@ -64,8 +66,9 @@ class Conv2d(nn.Conv2d):
         if needs_float32(self, input):
             return _in_float32(self, input)
         if _writes_too_far(self, input):
-            x, weight = _channels_first(input, self.weight)
-            return self._conv_forward(x, weight, self.bias)
+            rows, columns = self.stride
+            every = input[..., ::rows, ::columns]
+            return F.conv2d(every, self.weight, self.bias, groups=self.groups)
         return super().forward(input)
 
 
@@ -104,16 +107,12 @@ def _writes_too_far(conv: nn.Conv2d, x: Tensor) -> bool:
     return (
         max(conv.stride) > 1
         and conv.kernel_size == (1, 1)
-        and conv.weight.shape[1] < _VECTOR
-        and conv.weight.requires_grad
-        and torch.is_grad_enabled()
+        and conv.padding in ((0, 0), "valid")
+        and conv.in_channels // conv.groups < _VECTOR
         and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and conv.weight.requires_grad
     )
-
-
-def _channels_first(*tensors: Tensor) -> tuple[Tensor, ...]:
-    # A copy always: contiguous() leaves the strides of 1 x 1 weights as they are.
-    return tuple(x.clone(memory_format=torch.contiguous_format) for x in tensors)
 
 
 def _computed_in(x: Tensor) -> torch.dtype:
@@ -128,5 +127,7 @@ def _in_float32(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         bias = None if conv.bias is None else conv.bias.float()
         # One channel and one column left go wrong in float32 too where channels stand last.
-        x, weight = _channels_first(x.float(), conv.weight.float())
+        x, weight = (
+            t.float().clone(memory_format=torch.contiguous_format) for t in (x, conv.weight)
+        )
         return conv._conv_forward(x, weight, bias).to(dtype)

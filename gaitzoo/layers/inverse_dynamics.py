@@ -108,7 +108,7 @@ class InverseDynamics(nn.Module):
 
     Raises:
         ValueError: If an argument has none of the values named here, shapes do not fit, or a body
-            is ten times as large as its height, as in other units.
+            spans ten times its height, as in millimetres.
         TypeError: If the joints are no such floats.
 
     Example:
@@ -371,7 +371,10 @@ class InverseDynamics(nn.Module):
 
 
 def _check_units(joints3d: Tensor, heights: Tensor) -> None:
-    """Raises if a body is ten times as large as its height: forces would be wrong as silently."""
+    """Raises if a body spans ten times its height: forces would be wrong, and nothing would say so.
+
+    Tensors on accelerators are not read.
+    """
     if torch.compiler.is_compiling() or joints3d.device.type != "cpu" or joints3d.numel() == 0:
         return
     sizes = (joints3d.amax(2) - joints3d.amin(2)).detach().amax((1, 2))
@@ -379,9 +382,9 @@ def _check_units(joints3d: Tensor, heights: Tensor) -> None:
     worst = int((sizes / heights).argmax())
     if sizes[worst] > 10 * heights[worst]:
         raise ValueError(
-            f"expected joints3d of a body {float(heights[worst]):g} high, got one over "
-            f"{float(sizes[worst]):g}; divide millimetres by 1000, or give the height in the unit "
-            "of the joints"
+            f"expected joints3d of a body {float(heights[worst]):g} high, got one that spans "
+            f"{float(sizes[worst]):g}; divide millimetres by 1000, give the height in the unit of "
+            "the joints, or drop frames with a joint far off"
         )
 
 

@@ -76,10 +76,11 @@ class GaitAdapterLoss(nn.Module):
         lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Runs model and teacher on one batch and returns their losses."""
-        if not isinstance(model, GaitAdapter):
+        # A compiled model passes all names on.
+        if not isinstance(getattr(model, "_orig_mod", model), GaitAdapter):
             raise TypeError(
                 f"expected a GaitAdapter, got {type(model).__name__}; other models have no tasks, "
-                "see gaitzoo.losses"
+                "see gaitzoo.losses, and of one for several processes pass model.module"
             )
         if not model.class_counts:
             raise ValueError("expected a model with classes, got none; model.begin_task(people)")

@@ -70,8 +70,8 @@ def test_plain_models_without_classifier(tmp_path):
 @torch.no_grad()
 def test_models_that_join_more_frames_need_more(tmp_path):
     levels = (
-        gaitzoo.HSTLLevel((16,), (2,), shorten=True),
-        gaitzoo.HSTLLevel((5, 11), (4,), shorten=True),
+        gaitzoo.HSTLLevel((16,), (4,), halve=True, shorten=True),
+        gaitzoo.HSTLLevel((5, 3), (4,), project=False, shorten=True),
     )
     model = make("hstl_tiny", num_classes=0, levels=levels)
     assert model.min_frames == 9

@@ -175,11 +175,14 @@ def test_walkers_are_found_with_narrow_weights_too(name):
     assert matches[0] == matches[1]
 
 
-@pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    reason="oneDNN computes no bfloat16 here, and torch itself gives maps in its order of axes",
-)
-@pytest.mark.parametrize("name", SILHOUETTES)
+# Where oneDNN computes no bfloat16, torch itself gives such maps in its own order of axes.
+NARROW = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+# In float32, one of them computes without convolutions of torch, and the other one's grouped
+# convolutions of two channels give torch's order too.
+KEPT = [name for name in SILHOUETTES if NARROW or name not in ("gaitgl_tiny", "gait_rdae_tiny")]
+
+
+@pytest.mark.parametrize("name", KEPT)
 @torch.no_grad()
 def test_maps_keep_channels_last(name):
     fused = fuse_for_inference(make(name))
@@ -192,7 +195,7 @@ def test_maps_keep_channels_last(name):
     for module in fused.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
             module.register_forward_hook(look)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=NARROW):
         fused(torch.stack(clips_for(fused, 9, 9)))
     assert set(seen) == {1}
 

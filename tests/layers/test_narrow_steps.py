@@ -26,16 +26,16 @@ def test_gradients_are_those_of_float64(channels):
         assert relative_error(found.grad, wanted.grad) < 1e-5
 
 
-def test_only_calls_that_can_go_wrong_are_copied(monkeypatch):
+def test_only_calls_that_can_go_wrong_take_the_step_before(monkeypatch):
     """On processors where the plain call is right too, the rule must have been followed."""
     seen = []
-    plain = Conv2d._conv_forward
+    plain = F.conv2d
 
-    def look(self, x, weight, bias):
-        seen.append(x.is_contiguous())
-        return plain(self, x, weight, bias)
+    def look(x, *args, **kwargs):
+        seen.append(x.shape[-1])
+        return plain(x, *args, **kwargs)
 
-    monkeypatch.setattr(Conv2d, "_conv_forward", look)
+    monkeypatch.setattr(F, "conv2d", look)
     conv, x = narrow(3)
     conv(x)
     with torch.no_grad():
@@ -44,4 +44,12 @@ def test_only_calls_that_can_go_wrong_are_copied(monkeypatch):
     wide(many)
     conv.weight.requires_grad_(False)
     conv(x)
-    assert seen == [True, False, False, False]
+    assert seen == [8, 16, 16, 16]
+
+
+@pytest.mark.parametrize("options", [{"padding": 1}, {"groups": 2}, {"stride": (1, 2)}])
+def test_other_steps_give_what_the_plain_convolution_gives(options):
+    conv = Conv2d(4, 8, 1, **{"stride": 2, **options})
+    x = torch.randn(3, 4, 9, 7)
+    wanted = torch.nn.Conv2d._conv_forward(conv, x, conv.weight, conv.bias)
+    assert relative_error(conv(x), wanted) < 1e-6

@@ -131,7 +131,7 @@ def test_pretraining_equals_the_authors():
             weight = pretrainer.student.backbone.stem[0].weight
             (gradient,) = torch.autograd.grad(loss, weight)
             reference = wanted[f"{case['id']}/grad.student_backbone.layer0.forward_block.0.weight"]
-            # Single numbers of it differ from float64 by 3e-3 on some processors.
+            # With AVX2 alone this float32 is 2.5e-3 from float64; single numbers are more.
             assert (gradient - reference).norm() < 5e-3 * reference.norm()
             continue
         # Upstream computes crops again for their gradients, the last first, and counts them twice.

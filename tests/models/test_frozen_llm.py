@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import TOLERANCE, relative_error
+from conftest import relative_error
 from tiny_llms import LLMS, save_llm, tiny
 from transformers.utils import is_flash_attn_2_available
 
@@ -53,7 +53,8 @@ def test_padded_sentences_equal_the_bare_model_on_each(family, bos, attention, d
         )
         wanted = bare.last_hidden_state[0, int(bos) :]
         # The softmax of "eager" attention is taken in float32 whatever the type.
-        assert relative_error(row[: len(sentence)], wanted) < max(TOLERANCE[dtype], 1e-6)
+        tolerance = 1e-6 if dtype is torch.float64 else 1e-5
+        assert relative_error(row[: len(sentence)], wanted) < tolerance
         assert (row[len(sentence) :] == 0).all()
         if bare.hidden_states[-1].shape == bare.last_hidden_state.shape:
             assert torch.equal(bare.hidden_states[-1], bare.last_hidden_state)

@@ -51,7 +51,7 @@ def test_shapes_on_the_meta_device(name):
     assert with_lengths.embeddings.shape == output.embeddings.shape
 
 
-# Of more than 60 million weights: a smaller structure of each architecture is tried.
+# The largest, which take long: a smaller structure of each architecture is tried.
 LARGE = {
     "biggergait.ccpg",
     "dygait.gait3d",

@@ -1,8 +1,8 @@
 """Regions that a network finds in walkers by itself, and which of them it raises.
 
-Six people of one average build walk in six ways: pace, stride, knees and feet are their own. Head,
-shoulders, belly, bag and coat are drawn anew for every clip, so that it is mostly legs that tell who
-it is. Region-dynamic excitation (RDE of GaitRDAE, https://arxiv.org/abs/2510.16541, a
+Six people of one average build walk in six ways: pace, stride, knees and feet are their own.
+Head, shoulders, belly, bag and coat are drawn anew for every clip, so that it is mostly legs that
+tell who it is. Region-dynamic excitation (RDE of GaitRDAE, https://arxiv.org/abs/2510.16541, a
 reconstruction) multiplies each region by 0 to 2, by how it moves. Nobody tells it where legs are.
 With ``--told-by body`` it is the other way round: builds are six, and legs are drawn.
 

@@ -291,7 +291,7 @@ def hits(with_depth):
     model = make("depthgait_tiny", num_classes=3, channels=(4, 6, 8, 8), feedback_gain=0.0).train()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     labels = torch.arange(3).repeat(6)
-    for step in range(25):
+    for step in range(40):
         inputs = clips_of(labels, step)
         if not with_depth:
             del inputs["depth"]

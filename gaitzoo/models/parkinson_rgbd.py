@@ -390,6 +390,7 @@ register_model(
             # All parameters then get gradients from the first step.
             "zero_init": False,
         },
-        input_size=(32, 32),
+        # The last map then has two rows, between which attention can tell.
+        input_size=(64, 32),
     ),
 )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitzoo.layers.checks import check_features
-from gaitzoo.layers.sequence import lengths_to_mask
+from gaitzoo.layers.sequence import lengths_to_mask, to_frames
 
 __all__ = ["StreamDiversityLoss", "StreamSmoothnessLoss"]
 
@@ -99,7 +99,6 @@ class StreamDiversityLoss(nn.Module):
 
 def _valid_frames(stream: Tensor, lengths: Tensor | None) -> Tensor:
     """``[frames, C, H, W]`` of all sequences, without what stands past the end."""
-    frames = stream.transpose(1, 2)
     if lengths is None:
-        return frames.flatten(0, 1)
-    return frames[lengths_to_mask(lengths.to(stream.device), stream.shape[2])]
+        return to_frames(stream)
+    return stream.transpose(1, 2)[lengths_to_mask(lengths.to(stream.device), stream.shape[2])]

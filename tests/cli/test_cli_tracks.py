@@ -123,7 +123,7 @@ def test_bad_videos_give_one_line(run, street):
     write(street / "foreign" / "street.mp4", np.zeros((2, 64, 64, 3), np.uint8))
     code, _, errors = run(*words, "--force")
     assert (code, "not of this command" in " ".join(errors.split())) == (2, True)
-    mask = next(iter(sorted((street / "masks").iterdir()))).read_bytes()  # a PNG
+    mask = sorted((street / "masks").iterdir())[0].read_bytes()  # a PNG
     (street / "sheets").mkdir()
     for content in (b"of somebody", mask):
         (street / "sheets" / "street-007.png").write_bytes(content)
